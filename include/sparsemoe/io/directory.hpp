@@ -1,0 +1,154 @@
+// directory.hpp -- checkpoint directories that appear whole or not at all, and the LATEST pointer beside them.
+// Main idea: RUN/step-120.tmp-<id>/ is filled, every file in it is fsynced, then one rename makes it RUN/step-120/.
+// Read next: manifest.hpp, which says whether a finished directory can still be believed.
+#pragma once
+
+#include <stdio.h>
+
+#include <algorithm>
+#include <cctype>
+#include <string>
+#include <vector>
+
+#include "sparsemoe/io/file.hpp"
+
+namespace sparsemoe::inline SPARSEMOE_ABI {
+
+/// What AtomicDirectory::commit does when the final name is taken.
+enum class Existing { refuse, replace };
+
+/// A directory built under a temporary name. A destructor without commit() removes it with its content.
+class AtomicDirectory {
+ public:
+  /// `final_path` is the name after commit(), as RUN/step-120; RUN must exist.
+  explicit AtomicDirectory(std::filesystem::path final_path) : final_path_(std::move(final_path)) {
+    if (!final_path_.has_filename()) final_path_ = final_path_.parent_path();  // "RUN/step-120/"
+    path_ = detail::with_temporary_name(final_path_, [&](const std::filesystem::path& name) {
+      if (::mkdir(name.c_str(), 0777) != 0) fail_errno(final_path_, "create a temporary directory beside it", errno);
+      return name;
+    });
+  }
+  AtomicDirectory(const AtomicDirectory&) = delete;
+  AtomicDirectory& operator=(const AtomicDirectory&) = delete;
+  ~AtomicDirectory() {
+    std::error_code ignored;
+    if (!committed_) std::filesystem::remove_all(path_, ignored);
+  }
+
+  /// Where to write while the directory is being built.
+  const std::filesystem::path& path() const { return path_; }
+
+  /// Syncs every file and directory below path(), renames it to the final name, syncs the parent.
+  /// Existing::replace swaps the two names in one step and deletes the old directory afterwards.
+  void commit(Existing existing = Existing::refuse) {
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(path_)) {
+      if (entry.is_directory()) sync_directory(entry.path());
+      if (entry.is_regular_file()) File::open_read(entry.path()).sync();
+    }
+    sync_directory(path_);
+    const bool taken = std::filesystem::exists(std::filesystem::symlink_status(final_path_));
+    if (taken && existing == Existing::refuse) fail_file(final_path_, "already exists; not overwritten");
+    if (taken) {
+      exchange();
+    } else {
+      detail::rename_path(path_, final_path_);
+      committed_ = true;
+    }
+    sync_directory(final_path_.parent_path());
+  }
+
+ private:
+  /// After the swap path_ names the old content, which the destructor deletes.
+  void exchange() {
+#if defined(RENAME_EXCHANGE)
+    if (::renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, final_path_.c_str(), RENAME_EXCHANGE) == 0) return;
+    if (errno != EINVAL && errno != ENOSYS) fail_errno(final_path_, "replace", errno);
+#endif
+    // This file system cannot swap: for a moment neither name is there, and a kill in it leaves both under
+    // temporary names. The previous checkpoint is unaffected.
+    const std::filesystem::path old = detail::temporary_name(final_path_);
+    detail::rename_path(final_path_, old);
+    detail::rename_path(path_, final_path_);
+    path_ = old;
+  }
+
+  std::filesystem::path final_path_;
+  std::filesystem::path path_;
+  bool committed_ = false;
+};
+
+/// Deletes what killed writers left in `directory` (entries named *.tmp-<digits>-<digits>); returns how many.
+/// Call it before this process starts writing there, and only while no other process writes.
+inline std::size_t remove_unfinished(const std::filesystem::path& directory) {
+  std::size_t removed = 0;
+  std::vector<std::filesystem::path> stale;
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+    const std::string name = entry.path().filename().string();
+    const std::size_t at = name.rfind(".tmp-");
+    if (at == std::string::npos) continue;
+    const std::string_view id = std::string_view(name).substr(at + 5);
+    if (!id.empty() && id.find_first_not_of("0123456789-") == std::string_view::npos) stale.push_back(entry.path());
+  }
+  for (const auto& path : stale) {
+    std::error_code code;
+    std::filesystem::remove_all(path, code);
+    if (code) fail_file(path, "cannot remove: ", code.message());
+    ++removed;
+  }
+  return removed;
+}
+
+/// "RUN/step-120" for step 120.
+inline std::filesystem::path step_path(const std::filesystem::path& run, std::int64_t step) {
+  return run / join("step-", step);
+}
+
+/// Steps that have a finished directory RUN/step-N, ascending.
+inline std::vector<std::int64_t> list_steps(const std::filesystem::path& run) {
+  std::vector<std::int64_t> steps;
+  for (const auto& entry : std::filesystem::directory_iterator(run)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with("step-") || !entry.is_directory()) continue;
+    const std::string digits = name.substr(5);
+    const bool number = !digits.empty() && digits.size() <= 18 &&
+                        std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; });
+    if (number) steps.push_back(std::stoll(digits));
+  }
+  std::sort(steps.begin(), steps.end());
+  return steps;
+}
+
+/// Points RUN/LATEST at `name`, a directory in RUN. Call it after AtomicDirectory::commit.
+inline void write_latest(const std::filesystem::path& run, const std::string& name) {
+  atomic_write(run / "LATEST", name + "\n");
+}
+
+/// The name in RUN/LATEST, or nothing if there is no such file. Throws FileError if it leaves RUN.
+inline std::optional<std::string> read_latest(const std::filesystem::path& run) {
+  const std::filesystem::path path = run / "LATEST";
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) return std::nullopt;
+  std::string name = read_file(path, 4096);
+  while (!name.empty() && (name.back() == '\n' || name.back() == '\r')) name.pop_back();
+  const bool plain = !name.empty() && name != "." && name != ".." &&
+                     std::none_of(name.begin(), name.end(), [](unsigned char c) { return c == '/' || c < 32; });
+  if (!plain) fail_file(path, "must hold one plain directory name");
+  return name;
+}
+
+/// Deletes all but the newest `keep` finished step directories, oldest first. A directory is renamed away before it
+/// is deleted, so a kill in between never leaves a half-empty RUN/step-N. `keep` must be at least 1.
+inline void prune_steps(const std::filesystem::path& run, std::size_t keep) {
+  require(keep >= 1, "prune_steps: keep must be at least 1");
+  const std::vector<std::int64_t> steps = list_steps(run);
+  for (std::size_t i = 0; i + keep < steps.size(); ++i) {
+    const std::filesystem::path trash = detail::temporary_name(step_path(run, steps[i]));
+    detail::rename_path(step_path(run, steps[i]), trash);
+    sync_directory(run);
+    std::error_code code;
+    std::filesystem::remove_all(trash, code);
+    if (code) fail_file(trash, "cannot remove: ", code.message());
+  }
+}
+
+}  // namespace sparsemoe::inline SPARSEMOE_ABI
