@@ -1,0 +1,217 @@
+// json_config.hpp -- config structs to and from JSON, driven by the struct's own field list.
+// Main idea: a config offers template <class F> void visit(F&& f) { f("layers", layers, "number of layers"); ... };
+// the same list drives the command line. Unknown keys and wrong types are errors. Read next: options.hpp.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "sparsemoe/io/json.hpp"
+
+namespace sparsemoe::inline SPARSEMOE_ABI {
+
+namespace detail {
+struct AnyField {
+  template <class T>
+  void operator()(const char*, T&, const char*) const {}
+};
+}  // namespace detail
+
+/// A struct with a field list. Members: bool, integers, float, double, std::string, std::filesystem::path, enums with
+/// field_names(), std::vector of these, and other configs (nested object, "prefix-" on the command line).
+template <class T>
+concept Configurable = std::is_class_v<T> && requires(T& config) {
+  config.visit(detail::AnyField{});
+};
+
+/// An enum whose values 0, 1, ... have names: constexpr std::array<std::string_view, N> field_names(Enum) beside it.
+template <class E>
+concept NamedEnum = std::is_enum_v<E> && requires(E e) {
+  field_names(e)[0];
+};
+
+/// The known name nearest to `name` by edit distance, or "" if none is near. '-' and '_' are the same.
+inline std::string closest_name(std::string name, const std::vector<std::string>& known) {
+  std::replace(name.begin(), name.end(), '-', '_');
+  if (name.size() > 200) return "";
+  std::string best;
+  std::size_t best_distance = std::max<std::size_t>(2, name.size() / 3) + 1;
+  for (const std::string& candidate : known) {
+    std::string other = candidate;
+    std::replace(other.begin(), other.end(), '-', '_');
+    std::vector<std::size_t> row(other.size() + 1);
+    for (std::size_t j = 0; j <= other.size(); ++j) row[j] = j;
+    for (std::size_t i = 1; i <= name.size(); ++i) {
+      std::size_t diagonal = std::exchange(row[0], i);
+      for (std::size_t j = 1; j <= other.size(); ++j) {
+        const std::size_t change = diagonal + (name[i - 1] == other[j - 1] ? 0 : 1);
+        diagonal = std::exchange(row[j], std::min({change, row[j] + 1, row[j - 1] + 1}));
+      }
+    }
+    if (row.back() < best_distance) best = candidate, best_distance = row.back();
+  }
+  return best;
+}
+
+/// All names of a named enum: "token, task".
+template <NamedEnum E>
+std::string enum_choices() {
+  std::string out;
+  for (const std::string_view name : field_names(E{})) out += (out.empty() ? "" : ", ") + std::string(name);
+  return out;
+}
+
+template <Configurable T>
+Json to_json(const T& config);
+
+namespace detail {
+
+/// A JSON value in a sentence, cut to 60 bytes.
+inline std::string shown_json(const Json& value) {
+  std::string text = value.dump(-1, ' ', true, Json::error_handler_t::replace);  // ASCII: safe to cut anywhere
+  return text.size() > 60 ? text.substr(0, 60) + "..." : text;
+}
+
+template <class T>
+struct IsVector : std::false_type {};
+template <class T>
+struct IsVector<std::vector<T>> : std::true_type {};
+
+template <class T>
+Json field_to_json(const T& value) {
+  if constexpr (Configurable<T>) {
+    return to_json(value);
+  } else if constexpr (NamedEnum<T>) {
+    return field_names(value).at(static_cast<std::size_t>(value));
+  } else if constexpr (IsVector<T>::value) {
+    Json out = Json::array();
+    for (const auto& item : value) out.push_back(field_to_json(static_cast<typename T::value_type>(item)));
+    return out;
+  } else if constexpr (std::is_same_v<T, std::filesystem::path>) {
+    return value.string();
+  } else {
+    static_assert(std::is_arithmetic_v<T> || std::is_same_v<T, std::string>,
+                  "config field: use bool, an integer, a float, std::string, path, a named enum or a vector of these");
+    return value;
+  }
+}
+
+/// `key` is the dotted path of the value, for the sentence.
+template <class T>
+void field_from_json(T& field, const Json& value, const std::string& key, const std::filesystem::path& path);
+
+template <Configurable T>
+void object_from_json(T& config, const Json& object, const std::string& prefix, const std::filesystem::path& path) {
+  if (!object.is_object())
+    fail_file(path, prefix.empty() ? "the config" : "key \"" + prefix + "\"", " must be an object, got ",
+              shown_json(object));
+  std::vector<std::string> known;
+  config.visit([&](const char* name, auto&, const char*) { known.emplace_back(name); });
+  for (const auto& [key, unused] : object.items()) {
+    if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+    const std::string near = closest_name(key, known);
+    fail_file(path, "unknown key \"", prefix.empty() ? "" : prefix + ".", key.substr(0, 100), "\"",
+              near.empty() ? "" : "; did you mean \"" + near + "\"?");
+  }
+  config.visit([&](const char* name, auto& field, const char*) {
+    const auto at = object.find(name);
+    if (at != object.end()) field_from_json(field, *at, prefix.empty() ? name : prefix + "." + name, path);
+  });
+}
+
+template <class T>
+void field_from_json(T& field, const Json& value, const std::string& key, const std::filesystem::path& path) {
+  const auto expect = [&](bool ok, const std::string& what) {
+    if (!ok) fail_file(path, "key \"", key, "\" must be ", what, ", got ", shown_json(value));
+  };
+  if constexpr (Configurable<T>) {
+    object_from_json(field, value, key, path);
+  } else if constexpr (NamedEnum<T>) {
+    const auto names = field_names(field);
+    const auto at = std::find(names.begin(), names.end(), value.is_string() ? value.get<std::string>() : "");
+    expect(value.is_string() && at != names.end(), "one of " + enum_choices<T>());
+    field = static_cast<T>(at - names.begin());
+  } else if constexpr (IsVector<T>::value) {
+    expect(value.is_array(), "an array");
+    T items;
+    for (std::size_t i = 0; i < value.size(); ++i) {
+      typename T::value_type item{};
+      field_from_json(item, value[i], key + "[" + std::to_string(i) + "]", path);
+      items.push_back(std::move(item));
+    }
+    field = std::move(items);
+  } else if constexpr (std::is_same_v<T, bool>) {
+    expect(value.is_boolean(), "true or false");
+    field = value.get<bool>();
+  } else if constexpr (std::is_integral_v<T>) {
+    expect(value.is_number_integer(), "an integer");
+    const bool fits = value.is_number_unsigned() ? std::in_range<T>(value.get<std::uint64_t>())
+                                                 : std::in_range<T>(value.get<std::int64_t>());
+    expect(fits, join("between ", +std::numeric_limits<T>::min(), " and ", +std::numeric_limits<T>::max()));
+    field = value.get<T>();
+  } else if constexpr (std::is_floating_point_v<T>) {
+    expect(value.is_number(), "a number");
+    field = value.get<T>();
+  } else {
+    expect(value.is_string(), "a string");
+    field = value.get<std::string>();
+  }
+}
+
+}  // namespace detail
+
+/// Every field in the order of visit(): the effective config that is saved beside a checkpoint.
+template <Configurable T>
+Json to_json(const T& config) {
+  Json out = Json::object();
+  T copy = config;  // visit() hands out mutable members
+  copy.visit([&](const char* name, auto& field, const char*) { out[name] = detail::field_to_json(field); });
+  return out;
+}
+
+/// Runs config.check() and that of nested configs, where they exist.
+template <Configurable T>
+void check_config(const T& config) {
+  if constexpr (requires { config.check(); }) config.check();
+  T copy = config;
+  copy.visit([](const char*, auto& field, const char*) {
+    if constexpr (Configurable<std::remove_reference_t<decltype(field)>>) check_config(field);
+  });
+}
+
+/// Sets the fields that `json` names; others keep their value. `path` opens the FileError for an unknown key (with the
+/// nearest known one), a wrong type or a failed check(). On error `config` is unchanged.
+template <Configurable T>
+void from_json(T& config, const Json& json, const std::filesystem::path& path) {
+  T next = config;
+  detail::object_from_json(next, json, "", path);
+  try {
+    check_config(next);
+  } catch (const FileError&) {
+    throw;
+  } catch (const Error& error) {
+    fail_file(path, error.what());
+  }
+  config = std::move(next);
+}
+
+template <Configurable T>
+void load_config(const std::filesystem::path& path, T& config) {
+  from_json(config, read_json(path), path);
+}
+
+template <Configurable T>
+void save_config(const std::filesystem::path& path, const T& config) {
+  write_json(path, to_json(config));
+}
+
+}  // namespace sparsemoe::inline SPARSEMOE_ABI
