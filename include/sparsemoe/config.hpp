@@ -24,3 +24,35 @@
 #else
 #define SPARSEMOE_ON_DEVICE 0
 #endif
+
+// Loop hints, ignored where OpenMP is off. A reduction hint lets the compiler reorder one sum, at compile time: the bits
+// still do not depend on threads. SPARSEMOE_RESTRICT promises that two pointers do not alias.
+#if defined(_OPENMP) && !defined(__CUDACC__)
+#define SPARSEMOE_PRAGMA(text) _Pragma(#text)
+#else
+#define SPARSEMOE_PRAGMA(text)
+#endif
+#define SPARSEMOE_SIMD SPARSEMOE_PRAGMA(omp simd)
+#define SPARSEMOE_SIMD_SUM(variable) SPARSEMOE_PRAGMA(omp simd reduction(+ : variable))
+#define SPARSEMOE_SIMD_MAX(variable) SPARSEMOE_PRAGMA(omp simd reduction(max : variable))
+#define SPARSEMOE_RESTRICT __restrict__
+
+// 64-, 32- or 16-byte vectors and the register tile of the native GEMM (rows x vectors), by instruction set.
+#if defined(__AVX512F__)
+#define SPARSEMOE_VECTOR_BYTES 64
+#define SPARSEMOE_TILE_ROWS 8
+#define SPARSEMOE_TILE_VECTORS 3
+#elif defined(__AVX2__)
+#define SPARSEMOE_VECTOR_BYTES 32
+#define SPARSEMOE_TILE_ROWS 6
+#define SPARSEMOE_TILE_VECTORS 2
+#else
+#define SPARSEMOE_VECTOR_BYTES 16
+#define SPARSEMOE_TILE_ROWS 4
+#define SPARSEMOE_TILE_VECTORS 2
+#endif
+#if defined(__AVX512BF16__) && defined(__AVX512BW__) && !defined(__CUDACC__)
+#define SPARSEMOE_HAS_AVX512_BF16 1
+#else
+#define SPARSEMOE_HAS_AVX512_BF16 0
+#endif

@@ -1,0 +1,84 @@
+// params.hpp -- a layer's parameters seen as a list: count, place in one buffer, initialise, name, convert.
+// Every layer has a Params<T> with visit(prefix, f) calling f(name, Tensor<T>&) at the leaves; it is the only reflection
+// and serves weights, gradients, masters and optimiser moments. Read next: nn/linear.hpp for a first layer.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "sparsemoe/random.hpp"
+#include "sparsemoe/view.hpp"
+
+namespace sparsemoe::inline SPARSEMOE_ABI {
+
+/// How a parameter starts.
+struct Init {
+  enum class Kind { zero, one, normal, truncated_normal } kind = Kind::zero;
+  double scale = 0;  // standard deviation
+  static Init zero() { return {Kind::zero, 0}; }
+  static Init one() { return {Kind::one, 0}; }
+  static Init normal(double deviation) { return {Kind::normal, deviation}; }
+  /// Truncated at 2 sigma, deviation after truncation sqrt(s / fan_in) (Switch Transformer, section 2.4).
+  static Init fan_in(double s, index_t fan) {
+    return {Kind::truncated_normal, std::sqrt(s / static_cast<double>(fan > 0 ? fan : 1))};
+  }
+};
+
+/// One leaf: its place in the flat buffer, extents, and start.
+struct ParamInfo {
+  std::string name;
+  index_t offset = 0;  // in elements
+  Tensor<float> shape;
+  Init init;
+};
+
+/// Elements between the starts of two parameters are rounded up to this, so that each is aligned in any type.
+inline constexpr index_t param_alignment = 64;
+
+/// Extents and order of every leaf of `params` (a Params<T> with its shapes set).
+template <class Params>
+std::vector<ParamInfo> list_params(Params& params, index_t* total = nullptr) {
+  std::vector<ParamInfo> list;
+  index_t offset = 0;
+  params.visit(std::string(), [&](const std::string& name, auto& t, Init init = Init::zero()) {
+    list.push_back({name, offset, {nullptr, t.batch, t.rows, t.cols, t.rank}, init});
+    offset += (t.size() + param_alignment - 1) / param_alignment * param_alignment;
+  });
+  if (total != nullptr) *total = offset;
+  return list;
+}
+
+/// Points every leaf into `base`, in visit order. The same offsets, in elements, for every element type.
+template <class Params, class T>
+void bind_params(Params& params, T* base) {
+  index_t offset = 0;
+  params.visit(std::string(), [&](const std::string&, auto& t, Init = Init::zero()) {
+    t.data = base + offset;
+    offset += (t.size() + param_alignment - 1) / param_alignment * param_alignment;
+  });
+}
+
+/// The starting value of element i of leaf number `leaf`: a function of the seed and the position alone.
+inline double initial_value(const Init& init, const Random& random, std::uint32_t leaf, index_t i) {
+  const Random r{random.seed, 0, leaf};
+  switch (init.kind) {
+    case Init::Kind::one: return 1;
+    case Init::Kind::normal: return init.scale * r.normal(Purpose::init, static_cast<std::uint64_t>(i));
+    case Init::Kind::truncated_normal:
+      return init.scale * r.truncated_normal(Purpose::init, static_cast<std::uint64_t>(i));
+    default: return 0;
+  }
+}
+
+/// Fills host memory `base` (list's layout) with the starting values.
+template <class T>
+void initialise(const std::vector<ParamInfo>& list, T* base, std::uint64_t seed) {
+  for (std::size_t leaf = 0; leaf < list.size(); ++leaf) {
+    const ParamInfo& p = list[leaf];
+    for (index_t i = 0; i < p.shape.size(); ++i)
+      base[p.offset + i] = T(initial_value(p.init, Random{seed}, static_cast<std::uint32_t>(leaf), i));
+  }
+}
+
+}  // namespace sparsemoe::inline SPARSEMOE_ABI
