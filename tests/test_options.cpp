@@ -96,6 +96,7 @@ TEST_CASE("a config survives the way to JSON and back") {
   from_json(back, parse_json(dump_json(json), "x"), "x");
   CHECK(to_json(back) == json);
   CHECK(back.dropout == 0.3f);
+  CHECK(json["dropout"].dump() == "0.3");
   CHECK(json.begin().key() == "model");
   CHECK(json["schedule"] == "constant");
 }

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -101,7 +103,15 @@ Json field_to_json(const T& value) {
   } else {
     static_assert(std::is_arithmetic_v<T> || std::is_same_v<T, std::string>,
                   "config field: use bool, an integer, a float, std::string, path, a named enum or a vector of these");
-    return value;
+    if constexpr (std::is_same_v<T, float>) {  // 0.1f is to be saved as 0.1, not as 0.10000000149011612
+      char text[32];
+      const auto end = std::to_chars(text, text + sizeof text, value).ptr;
+      double shortest = static_cast<double>(value);
+      if (std::isfinite(value)) std::from_chars(text, end, shortest);
+      return shortest;
+    } else {
+      return value;
+    }
   }
 }
 
