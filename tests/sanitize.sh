@@ -17,7 +17,7 @@ sanitize() {  # sanitize PRESET TEST...
   for name in "$@"; do
     if [ -f "tests/test_$name.cpp" ]; then targets+=("test_$name"); else echo "$preset: there is no tests/test_$name.cpp"; fi
   done
-  [ ${#targets[@]} -gt 0 ] || { echo "$preset: nothing selected exists"; failed=$((failed + 1)); return; }
+  [ ${#targets[@]} -gt 0 ] || { echo "skipped: nothing selected for $preset exists"; skipped=$((skipped + 1)); return; }
   stage "configure $preset" cmake --preset "$preset" || { failed=$((failed + 1)); return; }
   count "build $preset" cmake --build "$build" -j "$(parallel_jobs)" --target "${targets[@]}" -- -k 0
   run_ctest "$build" -R "^($(IFS='|'; echo "${targets[*]}"))\$"

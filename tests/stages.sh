@@ -31,7 +31,8 @@ run_ctest() {  # run_ctest BUILD-DIRECTORY ARGUMENT...: adds ctest's numbers to 
   all=$(grep -om1 'tests="[0-9]*"' "$junit" | tr -dc 0-9)
   bad=$(grep -om1 'failures="[0-9]*"' "$junit" | tr -dc 0-9)
   skip=$(grep -om1 'skipped="[0-9]*"' "$junit" | tr -dc 0-9)
-  passed=$((passed + all - bad - skip)) failed=$((failed + bad)) skipped=$((skipped + skip))
+  passed=$((passed + ${all:-0} - ${bad:-0} - ${skip:-0}))
+  failed=$((failed + ${bad:-0})) skipped=$((skipped + ${skip:-0}))
 }
 
 parallel_jobs() {  # as many compilers as cores, but 2.5 GB of memory for each

@@ -70,6 +70,11 @@ for mode in as_is no_cuda; do
   list=$(IFS=';'; echo "${components[*]}")
   [ -z "$list" ] || check "$mode components $list" build $mode.components components "${arguments[@]}" \
     "-DCOMPONENTS=$list"
+  if [ $mode = as_is ] && command -v nvcc >/dev/null; then
+    check "$mode main.cpp compiled by nvcc" build $mode.cuda cuda "${arguments[@]}" -DCMAKE_CUDA_ARCHITECTURES=90
+  fi
+  check "$mode other version is refused" must_fail_with "considered but not accepted" \
+    cmake -S "$here/find_package" -B "$work/$mode.version" "${arguments[@]}" -DVERSION=99.0
   check "$mode unknown component is refused" must_fail_with "component quantum needs" \
     cmake -S "$here/components" -B "$work/$mode.unknown" "${arguments[@]}" -DCOMPONENTS=quantum
 done
