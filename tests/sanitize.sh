@@ -7,15 +7,16 @@ cd "$root" || exit 1
 . tests/stages.sh
 
 # Readers of untrusted bytes, index arithmetic, memory reuse.
-asan=(safetensors json tokenizer arena moe routing attention)
-# Everything with threads: teams of lanes, parallel loops, ranks as threads.
-tsan=(team threads moe thrust cpu)
+asan=(safetensors files options metrics corpus arena view cpu kernels routing moe attention)
+# Whatever starts threads: teams of lanes, parallel loops, ranks as threads.
+mapfile -t tsan < <(grep -lE 'BarrierTeam|comm/threads|Threads\b|jthread|omp\.h|set_threads' tests/test_*.cpp 2>/dev/null |
+  sed -E 's|tests/test_(.*)\.cpp|\1|')
 
 sanitize() {  # sanitize PRESET TEST...
   local preset=$1 build=$root/build/$1 targets=() name
   shift
   for name in "$@"; do
-    if [ -f "tests/test_$name.cpp" ]; then targets+=("test_$name"); else echo "$preset: there is no tests/test_$name.cpp"; fi
+    if [ -f "tests/test_$name.cpp" ]; then targets+=("test_$name"); else echo "$preset: no tests/test_$name.cpp"; fi
   done
   [ ${#targets[@]} -gt 0 ] || { echo "skipped: nothing selected for $preset exists"; skipped=$((skipped + 1)); return; }
   stage "configure $preset" cmake --preset "$preset" || { failed=$((failed + 1)); return; }
