@@ -1,0 +1,299 @@
+// svg.hpp -- line charts and heat maps as SVG text, with no program or library behind them.
+// Main idea: colours are CSS classes, so that one drawing is legible on light and dark pages; all text is escaped.
+// Read next: html.hpp, which puts drawings on a page.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "sparsemoe/error.hpp"
+#include "sparsemoe/io/short_text.hpp"
+#include "sparsemoe/text/utf8.hpp"
+
+namespace sparsemoe::inline SPARSEMOE_ABI {
+
+/// One line. Points whose y is not finite are gaps. `x` must ascend.
+struct Series {
+  std::string name;
+  std::vector<double> x, y;
+};
+
+struct LineChart {
+  std::string title;
+  std::string x_label = "step", y_label;
+  std::vector<Series> series;
+};
+
+/// Rows and columns with a label each; values row by row, NaN for unknown. Colour grows from 0 to the largest value.
+struct HeatMap {
+  std::string title;
+  std::string row_label, column_label;
+  std::string value_label;  // what a value is, with its unit
+  std::vector<std::string> rows, columns;
+  std::vector<double> values;  // (rows, columns)
+};
+
+/// Text for XML and HTML, in content and in quoted attributes. What is not UTF-8, or not allowed in XML, is replaced.
+inline std::string escape_xml(std::string_view text) {
+  std::string out;
+  for (std::size_t at = 0; at < text.size();) {
+    const Utf8Step step = read_utf8(text, at);
+    const bool allowed = step.bytes > 0 && (step.code >= 32 || step.code == '\n' || step.code == '\t') &&
+                         step.code != 0x7f && step.code != 0xfffe && step.code != 0xffff;
+    if (!allowed) {
+      out += "\xef\xbf\xbd";
+    } else if (step.bytes == 1 && std::string_view("&<>\"'").find(text[at]) != std::string_view::npos) {
+      out += text[at] == '&'   ? "&amp;"
+             : text[at] == '<' ? "&lt;"
+             : text[at] == '>' ? "&gt;"
+             : text[at] == '"' ? "&quot;"
+                               : "&#39;";
+    } else {
+      out += text.substr(at, step.bytes);
+    }
+    at += std::max<std::size_t>(1, step.bytes);
+  }
+  return out;
+}
+
+namespace detail {
+
+inline std::string fixed(double value, int digits = 1) { return print_number("%.*f", digits, value); }
+
+/// A number on an axis or in a legend: enough digits to tell neighbours apart, no more.
+inline std::string axis_number(double value) {
+  if (!std::isfinite(value)) return "-";
+  if (std::abs(value) >= 10000) {
+    std::string text = short_number(value);  // "20.0k" reads better as "20k"
+    const std::size_t unit = text.size() - 1, dot = text.find('.');
+    if (dot != std::string::npos && text.find_first_not_of('0', dot + 1) == unit) text.erase(dot, unit - dot);
+    return text;
+  }
+  return print_number("%.4g", value);
+}
+
+/// About `count` round positions covering [low, high]: steps of 1, 2 or 5 times a power of ten.
+inline std::vector<double> axis_ticks(double low, double high, int count) {
+  const double raw = (high - low) / count, power = std::pow(10.0, std::floor(std::log10(raw)));
+  const double step = raw <= power ? power : raw <= 2 * power ? 2 * power : raw <= 5 * power ? 5 * power : 10 * power;
+  std::vector<double> ticks;
+  for (double i = std::ceil(low / step - 1e-9); i * step <= high + 1e-9 * step && ticks.size() < 50; ++i)
+    ticks.push_back(i == 0 ? 0.0 : i * step);
+  return ticks;
+}
+
+/// Code points, an estimate of the width of a label.
+inline double label_width(std::string_view text, double per_character) {
+  const auto starts = std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; });
+  return static_cast<double>(starts) * per_character;
+}
+
+inline std::string svg_text(double x, double y, const char* classes, std::string_view text) {
+  return "<text x=\"" + fixed(x) + "\" y=\"" + fixed(y) + "\" class=\"" + classes + "\">" + escape_xml(text) +
+         "</text>";
+}
+
+inline std::string svg_open(double width, double height, std::string_view title) {
+  return "<svg viewBox=\"0 0 " + fixed(width, 0) + " " + fixed(height, 0) + "\" role=\"img\" aria-label=\"" +
+         escape_xml(title) + "\">";
+}
+
+/// At most `limit` points: of each stretch its lowest and highest, so that a spike stays visible.
+inline std::vector<std::size_t> thinned(const std::vector<double>& y, std::size_t limit) {
+  std::vector<std::size_t> keep;
+  const std::size_t n = y.size();
+  if (n <= limit) {
+    for (std::size_t i = 0; i < n; ++i) keep.push_back(i);
+    return keep;
+  }
+  const std::size_t buckets = limit / 2;
+  for (std::size_t b = 0; b < buckets; ++b) {
+    const std::size_t begin = b * n / buckets, end = (b + 1) * n / buckets;
+    std::size_t low = begin, high = begin;
+    for (std::size_t i = begin; i < end; ++i) {  // a NaN is never less or greater: it is kept only if it comes first
+      if (y[i] < y[low] || std::isnan(y[low])) low = i;
+      if (y[i] > y[high] || std::isnan(y[high])) high = i;
+    }
+    keep.push_back(std::min(low, high));
+    if (low != high) keep.push_back(std::max(low, high));
+  }
+  if (keep.back() != n - 1) keep.push_back(n - 1);
+  return keep;
+}
+
+/// Whether `y` goes up and down much more than its course does.
+inline bool is_noisy(const std::vector<double>& y) {
+  double low = INFINITY, high = -INFINITY, travelled = 0, before = std::nan("");
+  for (const double v : y) {
+    if (!std::isfinite(v)) continue;
+    low = std::min(low, v), high = std::max(high, v);
+    if (std::isfinite(before)) travelled += std::abs(v - before);
+    before = v;
+  }
+  return y.size() > 100 && travelled > 4 * (high - low);
+}
+
+/// Mean of `y` over up to n / 60 points on either side, as many on both, so that a slope is not bent at the ends.
+inline std::vector<double> smoothed(const std::vector<double>& y) {
+  const std::size_t n = y.size();
+  std::vector<double> sum(n + 1, 0.0), count(n + 1, 0.0), out(n, std::nan(""));
+  for (std::size_t i = 0; i < n; ++i) {
+    const bool known = std::isfinite(y[i]);
+    sum[i + 1] = sum[i] + (known ? y[i] : 0);
+    count[i + 1] = count[i] + (known ? 1 : 0);
+  }
+  for (std::size_t i = 0; i < n; ++i) {
+    const std::size_t half = std::min({n / 60, i, n - 1 - i});
+    if (std::isfinite(y[i])) out[i] = (sum[i + half + 1] - sum[i - half]) / (count[i + half + 1] - count[i - half]);
+  }
+  return out;
+}
+
+}  // namespace detail
+
+/// The classes that drawings use. A page needs it once.
+inline constexpr std::string_view kSvgCss = R"css(
+svg{display:block;width:100%;height:auto;font:12px system-ui,sans-serif}
+svg text{fill:var(--ink)} svg .title{font-size:14px;font-weight:600} svg .small{font-size:11px;fill:var(--muted)}
+svg .end{text-anchor:end} svg .mid{text-anchor:middle}
+svg .grid{stroke:var(--line);stroke-width:1} svg .axis{stroke:var(--muted);stroke-width:1}
+svg .line{fill:none;stroke-width:1.6;stroke-linejoin:round;stroke-linecap:round}
+svg .faint{stroke-width:1;opacity:.35} svg .cell{fill:var(--heat)} svg .none{fill:var(--line)}
+svg .k0{stroke:var(--k0)} svg .k1{stroke:var(--k1)} svg .k2{stroke:var(--k2)} svg .k3{stroke:var(--k3)}
+svg .k4{stroke:var(--k4)} svg .k5{stroke:var(--k5)} svg .k6{stroke:var(--k6)} svg .k7{stroke:var(--k7)}
+svg .d1{stroke-dasharray:6 3} svg .d2{stroke-dasharray:2 3}
+)css";
+
+/// An <svg> element, 480 wide. A legend entry ends with the last value. Noisy series are drawn faint under their
+/// running mean.
+inline std::string svg_line_chart(const LineChart& chart) {
+  using detail::fixed, detail::svg_text;
+  constexpr double kWidth = 480, kLeft = 52, kRight = 468, kPlot = 190;
+  double x0 = INFINITY, x1 = -INFINITY, y0 = INFINITY, y1 = -INFINITY;
+  for (const Series& s : chart.series) {
+    require(s.x.size() == s.y.size(), "svg_line_chart: series ", s.name, " has ", s.x.size(), " x and ", s.y.size(),
+            " y");
+    for (std::size_t i = 0; i < s.x.size(); ++i) {
+      if (!std::isfinite(s.y[i]) || !std::isfinite(s.x[i])) continue;
+      x0 = std::min(x0, s.x[i]), x1 = std::max(x1, s.x[i]);
+      y0 = std::min(y0, s.y[i]), y1 = std::max(y1, s.y[i]);
+    }
+  }
+  const bool empty = !(x0 <= x1);
+  if (empty) x0 = 0, x1 = 1, y0 = 0, y1 = 1;
+  if (x0 == x1) x0 -= 1, x1 += 1;
+  if (y0 >= 0 && y0 < 0.4 * y1) y0 = 0;  // start at zero where it costs little
+  const double margin = y1 > y0 ? 0.04 * (y1 - y0) : std::max(1e-3, 0.1 * std::abs(y1));
+  y1 += margin;
+  if (y0 != 0) y0 -= margin;
+  if (y1 - y0 < 1e-300) y1 = y0 + 1;
+
+  std::string legend;
+  double lx = kLeft, ly = chart.y_label.empty() ? 38 : 54;
+  for (std::size_t k = 0; k < chart.series.size(); ++k) {
+    const Series& s = chart.series[k];
+    double last = std::nan("");
+    for (const double y : s.y) last = std::isfinite(y) ? y : last;
+    const std::string text = s.name + ": " + detail::axis_number(last);
+    const double width = 30 + detail::label_width(text, 6.6);
+    if (lx > kLeft && lx + width > kWidth) lx = kLeft, ly += 17;
+    legend += "<path d=\"M" + fixed(lx) + " " + fixed(ly - 4) + "h16\" class=\"line k" + std::to_string(k % 8) + " d" +
+              std::to_string(k / 8 % 3) + "\"/>" + svg_text(lx + 20, ly, "small", text);
+    lx += width;
+  }
+  const double top = chart.series.empty() ? 44 : ly + 12, bottom = top + kPlot, height = bottom + 40;
+  const auto px = [&](double x) { return kLeft + (x - x0) / (x1 - x0) * (kRight - kLeft); };
+  const auto py = [&](double y) { return bottom - (y - y0) / (y1 - y0) * kPlot; };
+
+  std::string out = detail::svg_open(kWidth, height, chart.title) + svg_text(8, 18, "title", chart.title);
+  if (!chart.y_label.empty()) out += svg_text(8, 36, "small", chart.y_label);
+  out += legend;
+  for (const double y : detail::axis_ticks(y0, y1, 6)) {
+    out += "<path d=\"M" + fixed(kLeft) + " " + fixed(py(y)) + "H" + fixed(kRight) + "\" class=\"grid\"/>" +
+           svg_text(kLeft - 6, py(y) + 4, "small end", detail::axis_number(y));
+  }
+  for (const double x : detail::axis_ticks(x0, x1, 6)) {
+    out += "<path d=\"M" + fixed(px(x)) + " " + fixed(bottom) + "v4\" class=\"axis\"/>" +
+           svg_text(px(x), bottom + 17, "small mid", detail::axis_number(x));
+  }
+  out += "<path d=\"M" + fixed(kLeft) + " " + fixed(bottom) + "H" + fixed(kRight) + "\" class=\"axis\"/>" +
+         svg_text((kLeft + kRight) / 2, height - 6, "small mid", chart.x_label);
+  if (empty) out += svg_text((kLeft + kRight) / 2, top + kPlot / 2, "small mid", "no data");
+  for (std::size_t k = 0; k < chart.series.size(); ++k) {
+    const Series& s = chart.series[k];
+    const auto draw = [&](const std::vector<double>& y, const std::string& more) {
+      std::string path;
+      bool pen_down = false;
+      for (const std::size_t i : detail::thinned(y, 600)) {
+        if (!std::isfinite(y[i]) || !std::isfinite(s.x[i])) {
+          pen_down = false;
+          continue;
+        }
+        path += (pen_down ? "L" : "M") + fixed(px(s.x[i])) + " " + fixed(py(y[i]));
+        if (!pen_down) path += "h.01";  // a point with no neighbour still shows, by its round cap
+        pen_down = true;
+      }
+      if (path.empty()) return;
+      out += "<path d=\"" + path + "\" class=\"line k" + std::to_string(k % 8) + " d" + std::to_string(k / 8 % 3) +
+             more + "\"/>";
+    };
+    const bool noisy = detail::is_noisy(s.y);
+    draw(s.y, noisy ? " faint" : "");
+    if (noisy) draw(detail::smoothed(s.y), "");
+  }
+  return out + "</svg>";
+}
+
+/// An <svg> element. Every cell carries its labels and value as a tooltip; few columns show the value in the cell.
+inline std::string svg_heat_map(const HeatMap& map) {
+  using detail::fixed, detail::svg_text;
+  const std::size_t rows = map.rows.size(), columns = map.columns.size();
+  require(map.values.size() == rows * columns, "svg_heat_map: ", map.values.size(), " values for ", rows, " x ",
+          columns);
+  double high = 0, label = 0;
+  for (const double v : map.values) high = std::isfinite(v) ? std::max(high, v) : high;
+  for (const std::string& row : map.rows) label = std::max(label, detail::label_width(row, 7));
+  const bool numbers = columns <= 12;
+  const double cell_w = numbers ? 44 : 24, cell_h = 19;
+  const double left = std::max(40.0, label + 14), top = 62;
+  const double grid_w = cell_w * static_cast<double>(columns), grid_h = cell_h * static_cast<double>(rows);
+  const double title_w =
+      std::max(detail::label_width(map.title, 8) + 16, detail::label_width(map.value_label, 6.6) + 170);
+  const double width = std::max({left + grid_w + 12, title_w, 220.0}), height = top + grid_h + 26;
+  std::string out = detail::svg_open(width, height, map.title);
+  out += svg_text(8, 18, "title", map.title);
+  for (int i = 0; i < 8; ++i) {  // the scale
+    out += "<rect x=\"" + fixed(24 + 12.0 * i) +
+           "\" y=\"27\" width=\"12\" height=\"10\" class=\"cell\" fill-opacity=\"" + fixed((i + 0.5) / 8, 2) + "\"/>";
+  }
+  out += svg_text(8, 36, "small", "0") + svg_text(124, 36, "small", detail::axis_number(high) + "  " + map.value_label);
+  out += svg_text(left - 8, top - 5, "small end", map.row_label);
+  for (std::size_t c = 0; c < columns; ++c)
+    out += svg_text(left + cell_w * (static_cast<double>(c) + 0.5), top - 5, "small mid", map.columns[c]);
+  for (std::size_t r = 0; r < rows; ++r) {
+    const double y = top + cell_h * static_cast<double>(r);
+    out += svg_text(left - 8, y + 14, "end", map.rows[r]);
+    for (std::size_t c = 0; c < columns; ++c) {
+      const double v = map.values[r * columns + c], x = left + cell_w * static_cast<double>(c);
+      const double depth = std::isfinite(v) && high > 0 ? std::clamp(v / high, 0.0, 1.0) : 0;
+      out += "<rect x=\"" + fixed(x + 0.5) + "\" y=\"" + fixed(y + 0.5) + "\" width=\"" + fixed(cell_w - 1) +
+             "\" height=\"" + fixed(cell_h - 1) + "\" class=\"";
+      out += std::isfinite(v) ? "cell\" fill-opacity=\"" + fixed(0.03 + 0.97 * depth, 2) : std::string("none");
+      out += "\"><title>" + escape_xml(map.rows[r] + ", " + map.columns[c] + ": " + detail::axis_number(v)) +
+             "</title></rect>";
+      if (numbers && std::isfinite(v))
+        out += svg_text(x + cell_w / 2, y + 14, depth > 0.55 ? "mid on" : "mid", detail::axis_number(v));
+    }
+  }
+  out += svg_text(left, height - 8, "small", map.column_label);
+  // Drawings wider than the page scroll; shrunk to fit, 32 labels in a row would be unreadable.
+  return out.insert(4, " style=\"min-width:" + fixed(width, 0) + "px;max-width:" + fixed(width, 0) + "px\"") + "</svg>";
+}
+
+}  // namespace sparsemoe::inline SPARSEMOE_ABI
