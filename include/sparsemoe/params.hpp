@@ -15,10 +15,13 @@ namespace sparsemoe::inline SPARSEMOE_ABI {
 /// How a parameter starts.
 struct Init {
   enum class Kind { zero, one, normal, truncated_normal } kind = Kind::zero;
-  double scale = 0;  // standard deviation
-  static Init zero() { return {Kind::zero, 0}; }
+  double scale = 0;   // standard deviation
+  bool wide = false;  // stored in the router's precision, not in the storage precision (see reserved())
+  static Init zero() { return {}; }
   static Init one() { return {Kind::one, 0}; }
   static Init normal(double deviation) { return {Kind::normal, deviation}; }
+  /// The same start, for a parameter that selective precision keeps in fp32: gate weights and task tables.
+  Init in_router_precision() const { return {kind, scale, true}; }
   /// Truncated at 2 sigma, deviation after truncation sqrt(s / fan_in) (Switch Transformer, section 2.4).
   static Init fan_in(double s, index_t fan) {
     return {Kind::truncated_normal, std::sqrt(s / static_cast<double>(fan > 0 ? fan : 1))};
@@ -36,6 +39,20 @@ struct ParamInfo {
 /// Elements between the starts of two parameters are rounded up to this, so that each is aligned in any type.
 inline constexpr index_t param_alignment = 64;
 
+/// Elements a leaf takes in a flat buffer of any type: twice its size if wide, so that a 16-bit buffer has room for it
+/// in float.
+template <class T>
+index_t reserved(const Tensor<T>& t, const Init& init) {
+  const index_t n = t.size() * (init.wide ? 2 : 1);
+  return (n + param_alignment - 1) / param_alignment * param_alignment;
+}
+
+/// A wide leaf of a storage buffer, read in the router's type R.
+template <class R, class S>
+const R* wide_data(const S* p) {
+  return reinterpret_cast<const R*>(p);
+}
+
 /// Extents and order of every leaf of `params` (a Params<T> with its shapes set).
 template <class Params>
 std::vector<ParamInfo> list_params(Params& params, index_t* total = nullptr) {
@@ -43,7 +60,7 @@ std::vector<ParamInfo> list_params(Params& params, index_t* total = nullptr) {
   index_t offset = 0;
   params.visit(std::string(), [&](const std::string& name, auto& t, Init init = Init::zero()) {
     list.push_back({name, offset, {nullptr, t.batch, t.rows, t.cols, t.rank}, init});
-    offset += (t.size() + param_alignment - 1) / param_alignment * param_alignment;
+    offset += reserved(t, init);
   });
   if (total != nullptr) *total = offset;
   return list;
@@ -53,9 +70,9 @@ std::vector<ParamInfo> list_params(Params& params, index_t* total = nullptr) {
 template <class Params, class T>
 void bind_params(Params& params, T* base) {
   index_t offset = 0;
-  params.visit(std::string(), [&](const std::string&, auto& t, Init = Init::zero()) {
+  params.visit(std::string(), [&](const std::string&, auto& t, Init init = Init::zero()) {
     t.data = base + offset;
-    offset += (t.size() + param_alignment - 1) / param_alignment * param_alignment;
+    offset += reserved(t, init);
   });
 }
 
@@ -68,6 +85,17 @@ inline double initial_value(const Init& init, const Random& random, std::uint32_
     case Init::Kind::truncated_normal:
       return init.scale * r.truncated_normal(Purpose::init, static_cast<std::uint64_t>(i));
     default: return 0;
+  }
+}
+
+/// Converts one leaf from the master buffer to the storage buffer (host memory).
+template <class Master, class S>
+void store_leaf(const ParamInfo& p, const Master* master, S* weights) {
+  if (p.init.wide) {
+    auto* to = reinterpret_cast<Master*>(weights + p.offset);
+    for (index_t i = 0; i < p.shape.size(); ++i) to[i] = master[p.offset + i];
+  } else {
+    for (index_t i = 0; i < p.shape.size(); ++i) weights[p.offset + i] = S(master[p.offset + i]);
   }
 }
 

@@ -1,0 +1,277 @@
+// model/decoder.hpp -- a stack of decoder layers: causal self-attention, attention to the encoder's output, then a dense
+// or sparse feed-forward. The router must be causal-safe, checked at compile time; a decoding step with kept keys and
+// values gives what the full forward pass gives. Read next: model/encoder_decoder.hpp.
+#pragma once
+
+#include "sparsemoe/model/stack.hpp"
+
+namespace sparsemoe::inline SPARSEMOE_ABI {
+
+/// What the decoder reads of the encoder: its output (B Ls, D), which of its columns are real, and the mean of each
+/// sentence (for a sentence router; may be empty otherwise).
+template <class P>
+struct EncoderMemory {
+  Matrix<const typename P::storage> states;
+  const std::uint8_t* valid = nullptr;
+  index_t length = 0;
+  Matrix<const typename P::router> pool;
+};
+
+template <class SpecType>
+class Decoder {
+ public:
+  using Spec = SpecType;
+  using P = typename Spec::Precision;
+  using B = typename Spec::Backend;
+  using S = typename P::storage;
+  using C = typename P::compute;
+  using A = typename P::accumulate;
+  using R = typename P::router;
+  using Context = typename B::Context;
+  using Collective = typename Spec::Collective;
+  using Norm = typename Spec::template Norm<P, B>;
+  using Position = RelativePosition<P, B>;
+  static constexpr bool causal_checked = [] {
+    if constexpr (is_dense<Spec>)
+      return true;
+    else
+      return check_causal_router<typename Spec::Router>();
+  }();
+  static_assert(check_spec<Spec>() && causal_checked);
+  /// True if the router scores the mean of the source sentence.
+  static constexpr bool needs_pool = [] {
+    if constexpr (is_dense<Spec>)
+      return false;
+    else
+      return RouterTraits<typename Spec::Router>::level == Level::sentence;
+  }();
+
+  explicit Decoder(const StackConfig& config)
+      : config_(config), position_{config.heads, config.buckets, config.max_distance, false}, norm_{config.width, config.norm_epsilon} {
+    config.check("decoder");
+    const double scale = config.attention_scale > 0 ? config.attention_scale : 1 / std::sqrt(static_cast<double>(config.head_width));
+    attention_ = {config.width, config.heads, config.head_width, config.bias, scale, config.moe.init_scale};
+    for (index_t l = 0; l < config.layers; ++l) feed_.emplace_back(config, l, needs_pool);
+    weights_ = params<const S>();
+    gradients_ = params<A>();
+    cache_.resize(static_cast<std::size_t>(config.layers));
+    kept_.resize(static_cast<std::size_t>(config.layers));
+  }
+
+  template <class T>
+  struct Layer {
+    typename Norm::template Params<T> norm1, norm2, norm3;
+    typename Attention<P, B>::template Params<T> attention, cross;
+    typename FeedForwardPart<Spec>::template Params<T> feed;
+  };
+  template <class T>
+  struct Params {
+    bool relative = false;
+    typename Position::template Params<T> position;
+    std::vector<Layer<T>> layers;
+    typename Norm::template Params<T> norm;
+    template <class F>
+    void visit(const std::string& prefix, F&& f) {
+      if (relative) position.visit(prefix + "relative_position.", f);
+      for (std::size_t l = 0; l < layers.size(); ++l) {
+        const std::string at = prefix + "layers." + std::to_string(l) + ".";
+        layers[l].norm1.visit(at + "self_attention_norm.", f);
+        layers[l].attention.visit(at + "self_attention.", f);
+        layers[l].norm2.visit(at + "cross_attention_norm.", f);
+        layers[l].cross.visit(at + "cross_attention.", f);
+        layers[l].norm3.visit(at + "feed_forward_norm.", f);
+        layers[l].feed.visit(at, f);
+      }
+      norm.visit(prefix + "final_norm.", f);
+    }
+  };
+  template <class T>
+  Params<T> params() const {
+    Params<T> p;
+    p.relative = config_.relative_positions;
+    if (p.relative) p.position = position_.template params<T>();
+    for (index_t l = 0; l < config_.layers; ++l)
+      p.layers.push_back({norm_.template params<T>(), norm_.template params<T>(), norm_.template params<T>(),
+                          attention_.template params<T>(), attention_.template params<T>(),
+                          feed_[static_cast<std::size_t>(l)].template params<T>()});
+    p.norm = norm_.template params<T>();
+    return p;
+  }
+  template <class F>
+  void visit_weights(const std::string& prefix, F&& f) {
+    weights_.visit(prefix, f);
+  }
+  template <class F>
+  void visit_gradients(const std::string& prefix, F&& f) {
+    gradients_.visit(prefix, f);
+  }
+  const StackConfig& config() const { return config_; }
+  bool wants_pool() const { return needs_pool; }
+  template <class Router>
+  void set_router(const Router& router) {
+    if constexpr (!is_dense<Spec>)
+      for (auto& f : feed_)
+        if (f.sparse()) f.moe().set_router(router);
+  }
+
+  /// x (B Lt, D) and the memory -> y (B Lt, D).
+  void forward(Context& ctx, const Tokens& tokens, const EncoderMemory<P>& memory, Matrix<const S> x, Matrix<S> y,
+               Collective& comm) {
+    auto& arena = ctx.arena;
+    input_ = x;
+    bias_ = {};
+    if (config_.relative_positions) {
+      bias_ = arena.template matrix<C>(config_.heads * tokens.length, tokens.length);
+      position_.forward(ctx, weights_.position, tokens.length, 0, bias_);
+    }
+    for (std::size_t l = 0; l < cache_.size(); ++l) {
+      auto& c = cache_[l];
+      const auto& w = weights_.layers[l];
+      c.first_out = arena.template matrix<S>(x.rows, x.cols);
+      c.second_out = arena.template matrix<S>(x.rows, x.cols);
+      c.out = arena.template matrix<S>(x.rows, x.cols);
+      ctx.random.layer = layer_stream(true, static_cast<index_t>(l), 3);
+      residual(l, 0).forward(ctx, w.norm1, x, c.first_out, c.first, [&](Matrix<const S> n, Matrix<S> o) {
+        attention_.forward(ctx, w.attention, n, n, self_info(tokens), o, c.attention);
+      });
+      residual(l, 1).forward(ctx, w.norm2, c.first_out, c.second_out, c.second, [&](Matrix<const S> n, Matrix<S> o) {
+        attention_.forward(ctx, w.cross, n, memory.states, cross_info(tokens, memory), o, c.cross);
+      });
+      residual(l, 2).forward(ctx, w.norm3, c.second_out, c.out, c.third, [&](Matrix<const S> n, Matrix<S> o) {
+        feed_[l].forward(ctx, w.feed, tokens, n, o, c.feed, comm, memory.pool);
+      });
+      x = c.out;
+    }
+    norm_.forward(ctx, weights_.norm, x, y, final_);
+  }
+  /// dy (B Lt, D) -> dx (B Lt, D); dmemory (B Ls, D) += and dpool (B, D) +=, which the caller has set to zero.
+  void backward(Context& ctx, const Tokens& tokens, const EncoderMemory<P>& memory, Matrix<const S> dy, Matrix<S> dx,
+                Matrix<S> dmemory, Matrix<R> dpool, double loss_scale) {
+    typename Arena<typename B::Memory>::Scope scope(ctx.arena);
+    auto& arena = ctx.arena;
+    const Matrix<S> d1 = arena.template matrix<S>(dy.rows, dy.cols), d2 = arena.template matrix<S>(dy.rows, dy.cols);
+    const Matrix<S> dstates = arena.template matrix<S>(dmemory.rows, dmemory.cols);
+    Matrix<C> dbias;
+    if (config_.relative_positions) {
+      dbias = arena.template matrix<C>(bias_.rows, bias_.cols);
+      B::zero(ctx, dbias.data, dbias.size());
+    }
+    norm_.backward(ctx, weights_.norm, gradients_.norm, cache_.back().out, dy, dx, final_);
+    for (std::size_t l = cache_.size(); l-- > 0;) {
+      auto& c = cache_[l];
+      const auto& w = weights_.layers[l];
+      const auto& dw = gradients_.layers[l];
+      ctx.random.layer = layer_stream(true, static_cast<index_t>(l), 3);
+      residual(l, 2).backward(ctx, w.norm3, dw.norm3, c.second_out, dx, d2, c.third,
+                              [&](Matrix<const S> n, Matrix<const S> g, Matrix<S> dn) {
+                                feed_[l].backward(ctx, w.feed, dw.feed, tokens, n, g, dn, c.feed, loss_scale, dpool);
+                              });
+      residual(l, 1).backward(ctx, w.norm2, dw.norm2, c.first_out, d2, d1, c.second,
+                              [&](Matrix<const S> n, Matrix<const S> g, Matrix<S> dn) {
+                                attention_.backward(ctx, w.cross, dw.cross, n, memory.states, cross_info(tokens, memory), g, dn, dstates, c.cross);
+                              });
+      B::for_each_index(ctx, dmemory.size(), AddTo<S, S, C>{dstates.data, dmemory.data});
+      const Matrix<const S> x = l > 0 ? cache_[l - 1].out.as_const() : input_;
+      residual(l, 0).backward(ctx, w.norm1, dw.norm1, x, d1, dx, c.first,
+                              [&](Matrix<const S> n, Matrix<const S> g, Matrix<S> dn) {
+                                attention_.backward(ctx, w.attention, dw.attention, n, n, self_info(tokens), g, dn, dn, c.attention, dbias);
+                              });
+    }
+    if (config_.relative_positions) position_.backward(ctx, gradients_.position, tokens.length, dbias);
+  }
+
+  /// Prepares step-by-step decoding of memory's sentences, up to `room` tokens each. Keys and values come from the arena.
+  void begin(Context& ctx, const EncoderMemory<P>& memory, index_t sentences, index_t room) {
+    const index_t inner = config_.heads * config_.head_width;
+    room_ = room;
+    for (std::size_t l = 0; l < kept_.size(); ++l) {
+      auto& k = kept_[l];
+      k.keys = ctx.arena.template matrix<S>(sentences * room, inner);
+      k.values = ctx.arena.template matrix<S>(sentences * room, inner);
+      k.memory_keys = ctx.arena.template matrix<S>(memory.states.rows, inner);
+      k.memory_values = ctx.arena.template matrix<S>(memory.states.rows, inner);
+      attention_.project_memory(ctx, weights_.layers[l].cross, memory.states, k.memory_keys, k.memory_values);
+    }
+  }
+  /// One token a sentence: x (B, D) at position tokens.position -> y (B, D).
+  void step(Context& ctx, const Tokens& tokens, const EncoderMemory<P>& memory, Matrix<const S> x, Matrix<S> y,
+            Collective& comm) {
+    typename Arena<typename B::Memory>::Scope scope(ctx.arena);
+    auto& arena = ctx.arena;
+    require(tokens.position < room_, "decoder: step ", tokens.position, " is beyond the ", room_, " tokens begin() made room for");
+    AttentionInfo<C> self{tokens.sentences, 1, tokens.position + 1, nullptr, false, tokens.position, {}, 0};
+    if (config_.relative_positions) {
+      const Matrix<C> bias = arena.template matrix<C>(config_.heads, tokens.position + 1);
+      position_.forward(ctx, weights_.position, 1, tokens.position, bias);
+      self.bias = bias;
+    }
+    const AttentionInfo<C> cross{tokens.sentences, 1, memory.length, memory.valid, false, 0, {}, 0};
+    for (std::size_t l = 0; l < kept_.size(); ++l) {
+      const auto& w = weights_.layers[l];
+      const auto& k = kept_[l];
+      auto& c = cache_[l];
+      const Matrix<S> a = arena.template matrix<S>(x.rows, x.cols), b = arena.template matrix<S>(x.rows, x.cols),
+                      o = arena.template matrix<S>(x.rows, x.cols);
+      ctx.random.layer = layer_stream(true, static_cast<index_t>(l), 3);
+      residual(l, 0).forward(ctx, w.norm1, x, a, c.first, [&](Matrix<const S> n, Matrix<S> out) {
+        attention_.step(ctx, w.attention, n, self, k.keys, k.values, room_, true, out);
+      });
+      residual(l, 1).forward(ctx, w.norm2, a, b, c.second, [&](Matrix<const S> n, Matrix<S> out) {
+        attention_.step(ctx, w.cross, n, cross, k.memory_keys, k.memory_values, memory.length, false, out);
+      });
+      residual(l, 2).forward(ctx, w.norm3, b, o, c.third, [&](Matrix<const S> n, Matrix<S> out) {
+        feed_[l].forward(ctx, w.feed, tokens, n, out, c.feed, comm, memory.pool);
+      });
+      x = o;
+    }
+    norm_.forward(ctx, weights_.norm, x, y, final_);
+  }
+
+  std::vector<LayerStatistics> statistics(Context& ctx) const {
+    std::vector<LayerStatistics> all;
+    if constexpr (!is_dense<Spec>)
+      for (std::size_t l = 0; l < cache_.size(); ++l)
+        if (feed_[l].sparse()) {
+          auto s = feed_[l].moe().statistics(ctx, cache_[l].feed.moe);
+          const double loss = feed_[l].moe().weighted_loss(s);
+          all.push_back({static_cast<index_t>(l), loss, std::move(s)});
+        }
+    return all;
+  }
+
+ private:
+  struct LayerCache {
+    typename Residual<Norm>::Cache first, second, third;
+    typename Attention<P, B>::Cache attention, cross;
+    typename FeedForwardPart<Spec>::Cache feed;
+    Matrix<S> first_out, second_out, out;
+  };
+  struct Kept {
+    Matrix<S> keys, values, memory_keys, memory_values;
+  };
+  Residual<Norm> residual(std::size_t layer, int part) const {
+    return {norm_, config_.dropout, layer_stream(true, static_cast<index_t>(layer), part)};
+  }
+  AttentionInfo<C> self_info(const Tokens& tokens) const {
+    return {tokens.sentences, tokens.length, tokens.length, tokens.valid, true, 0, bias_, 0};
+  }
+  AttentionInfo<C> cross_info(const Tokens& tokens, const EncoderMemory<P>& memory) const {
+    return {tokens.sentences, tokens.length, memory.length, memory.valid, false, 0, {}, 0};
+  }
+
+  StackConfig config_;
+  Position position_;
+  Norm norm_;
+  Attention<P, B> attention_;
+  std::vector<FeedForwardPart<Spec>> feed_;
+  Params<const S> weights_;
+  Params<A> gradients_;
+  std::vector<LayerCache> cache_;
+  std::vector<Kept> kept_;
+  index_t room_ = 0;
+  typename Norm::Cache final_;
+  Matrix<const S> input_;
+  Matrix<C> bias_;
+};
+
+}  // namespace sparsemoe::inline SPARSEMOE_ABI

@@ -1,0 +1,150 @@
+// model/stack.hpp -- what encoder and decoder stacks share: the configuration, and the feed-forward half of a layer,
+// dense or sparse by the layer's number. Read next: model/encoder.hpp, model/decoder.hpp.
+#pragma once
+
+#include <vector>
+
+#include "sparsemoe/comm/solo.hpp"
+#include "sparsemoe/nn/attention.hpp"
+#include "sparsemoe/nn/block.hpp"
+#include "sparsemoe/nn/dense.hpp"
+#include "sparsemoe/nn/moe.hpp"
+#include "sparsemoe/nn/relative_position.hpp"
+
+namespace sparsemoe::inline SPARSEMOE_ABI {
+
+/// Sizes and coefficients of one stack; everything here is a run-time value.
+struct StackConfig {
+  index_t layers = 2, width = 256, heads = 4, head_width = 64, hidden = 1024;
+  index_t sparse_every = 2;  // layer i is sparse if (i + 1) % sparse_every == 0; 0: none is
+  double dropout = 0;
+  bool bias = true;                // of the dense layers and projections
+  bool relative_positions = false; // T5 position bias in self-attention
+  index_t buckets = 32, max_distance = 128;
+  double attention_scale = 0;  // 0: head_width^-0.5
+  double norm_epsilon = 1e-6;
+  MoeConfig moe;  // width, hidden and bias are taken from this stack
+
+  bool sparse(index_t layer) const { return sparse_every > 0 && (layer + 1) % sparse_every == 0; }
+  void check(const char* stack) const {
+    require(layers >= 1 && width >= 1 && heads >= 1 && head_width >= 1 && hidden >= 1, stack,
+            ": layers, width, heads, head width and hidden width must be at least 1; got ", layers, ", ", width, ", ", heads, ", ",
+            head_width, " and ", hidden);
+    require(dropout >= 0 && dropout < 1, stack, ": dropout must be in [0, 1); got ", dropout);
+    require(sparse_every >= 0, stack, ": sparse-every must not be negative; got ", sparse_every);
+  }
+};
+
+/// The feed-forward half of a layer.
+template <class Spec>
+class FeedForwardPart {
+ public:
+  using P = typename Spec::Precision;
+  using B = typename Spec::Backend;
+  using S = typename P::storage;
+  using A = typename P::accumulate;
+  using R = typename P::router;
+  using Context = typename B::Context;
+  using Collective = typename Spec::Collective;
+  using Ffn = FeedForward<P, B, typename Spec::Activation>;
+  static constexpr bool dense_only = is_dense<Spec>;
+  struct NoSparse {  // stands where a Dense stack has no sparse layer; no routing code is compiled
+    template <class T>
+    struct Params {
+      template <class F>
+      void visit(const std::string&, F&&) {}
+    };
+    template <class T>
+    Params<T> params() const {
+      return {};
+    }
+    struct Cache {};
+  };
+  template <bool D, class X>
+  struct SparseOf {
+    using type = MoE<X>;
+  };
+  template <class X>
+  struct SparseOf<true, X> {
+    using type = NoSparse;
+  };
+  using Sparse = typename SparseOf<dense_only, Spec>::type;
+
+  FeedForwardPart(const StackConfig& config, index_t layer, bool external_pool) {
+    sparse_ = !dense_only && config.sparse(layer);
+    if constexpr (!dense_only) {
+      if (sparse_) {
+        MoeConfig moe = config.moe;
+        moe.width = config.width;
+        moe.hidden = config.hidden;
+        moe.bias = config.bias;
+        moe.external_pool = external_pool;
+        moe_ = MoE<Spec>(moe);
+      }
+    }
+    if (!sparse_) ffn_ = Ffn::make(config.width, config.hidden, config.bias, 0, config.moe.init_scale);
+  }
+
+  template <class T>
+  struct Params {
+    bool sparse = false;
+    typename Ffn::template Params<T> ffn;
+    typename Sparse::template Params<T> moe;
+    template <class F>
+    void visit(const std::string& prefix, F&& f) {
+      if (sparse)
+        moe.visit(prefix + "moe.", f);
+      else
+        ffn.visit(prefix + "ffn.", f);
+    }
+  };
+  struct Cache {
+    typename Ffn::Cache ffn;
+    typename Sparse::Cache moe;
+  };
+  template <class T>
+  Params<T> params() const {
+    Params<T> p;
+    p.sparse = sparse_;
+    if (sparse_)
+      p.moe = moe_.template params<T>();
+    else
+      p.ffn = ffn_.template params<T>();
+    return p;
+  }
+  bool sparse() const { return sparse_; }
+  const Sparse& moe() const { return moe_; }
+  Sparse& moe() { return moe_; }
+
+  void forward(Context& ctx, const Params<const S>& w, const Tokens& tokens, Matrix<const S> x, Matrix<S> y, Cache& c,
+               Collective& comm, Matrix<const R> pool = {}) const {
+    if constexpr (!dense_only)
+      if (sparse_) return moe_.forward(ctx, w.moe, tokens, x, y, c.moe, comm, pool);
+    ffn_.forward(ctx, w.ffn, x, y, c.ffn);
+  }
+  void backward(Context& ctx, const Params<const S>& w, const Params<A>& dw, const Tokens& tokens, Matrix<const S> x,
+                Matrix<const S> dy, Matrix<S> dx, const Cache& c, double loss_scale, Matrix<R> dpool = {}) const {
+    if constexpr (!dense_only)
+      if (sparse_) return moe_.backward(ctx, w.moe, dw.moe, tokens, x, dy, dx, c.moe, loss_scale, dpool);
+    ffn_.backward(ctx, w.ffn, dw.ffn, x, dy, dx, c.ffn);
+  }
+
+ private:
+  bool sparse_ = false;
+  Ffn ffn_;
+  Sparse moe_;
+};
+
+/// What a sparse layer of a stack did, for logs: the last forward pass.
+struct LayerStatistics {
+  index_t layer = 0;
+  double weighted_loss = 0;
+  RoutingStatistics routing;
+};
+
+/// Numbers the random streams of a model: every layer of every stack has its own.
+inline std::uint32_t layer_stream(bool decoder, index_t layer, int part) {
+  return static_cast<std::uint32_t>(((layer * 2 + (decoder ? 1 : 0)) * 4 + part) + 1);
+}
+
+}  // namespace sparsemoe::inline SPARSEMOE_ABI

@@ -1,0 +1,87 @@
+// model/weights.hpp -- the flat buffers of a model: storage weights, master weights, gradients; one layout for all.
+// Where storage and master are the same type there is one buffer. Names, offsets and extents come from visit().
+// Read next: model/encoder_decoder.hpp, io/checkpoint.hpp.
+#pragma once
+
+#include <type_traits>
+#include <vector>
+
+#include "sparsemoe/arena.hpp"
+#include "sparsemoe/params.hpp"
+
+namespace sparsemoe::inline SPARSEMOE_ABI {
+
+template <class P, class B>
+class Weights {
+ public:
+  using S = typename P::storage;
+  using A = typename P::accumulate;
+  using M = typename P::master;
+  static constexpr bool shared = std::is_same_v<S, M>;
+
+  Weights() = default;
+  /// Room for the leaves of `list`; gradients and masters only `for_training`.
+  Weights(std::vector<ParamInfo> list, index_t total, bool for_training) : list_(std::move(list)), total_(total) {
+    storage_ = Buffer<typename B::Memory>(static_cast<std::size_t>(total) * sizeof(S));
+    if (for_training && !shared) master_ = Buffer<typename B::Memory>(static_cast<std::size_t>(total) * sizeof(M));
+    if (for_training) gradient_ = Buffer<typename B::Memory>(static_cast<std::size_t>(total) * sizeof(A));
+  }
+  const std::vector<ParamInfo>& list() const { return list_; }
+  index_t total() const { return total_; }
+  /// Parameters without padding.
+  index_t count() const {
+    index_t n = 0;
+    for (const auto& p : list_) n += p.shape.size();
+    return n;
+  }
+  bool trains() const { return gradient_.data() != nullptr; }
+  S* storage() const { return storage_.template as<S>(); }
+  M* master() const {
+    if constexpr (shared)
+      return storage();
+    else
+      return master_.template as<M>();
+  }
+  A* gradient() const { return gradient_.template as<A>(); }
+
+  /// The seeded start, written to master and storage.
+  void initialise(typename B::Context& ctx, std::uint64_t seed) {
+    std::vector<M> host(static_cast<std::size_t>(total_), M(0));
+    sparsemoe::initialise(list_, host.data(), seed);
+    set(ctx, host);
+    if (trains()) B::zero(ctx, gradient(), total_);
+  }
+  /// Master values (this layout, host memory) into both buffers.
+  void set(typename B::Context& ctx, const std::vector<M>& host) {
+    if (shared || master_.data() != nullptr) B::copy_from_host(ctx, master(), host.data(), total_);
+    if constexpr (!shared) {
+      std::vector<S> narrow(static_cast<std::size_t>(total_), S(0.0f));
+      for (const auto& p : list_) store_leaf(p, host.data(), narrow.data());
+      B::copy_from_host(ctx, storage(), narrow.data(), total_);
+    }
+  }
+  /// Master values to the host; without a master, the storage widened.
+  std::vector<M> get(typename B::Context& ctx) const {
+    std::vector<M> host(static_cast<std::size_t>(total_), M(0));
+    if (shared || master_.data() != nullptr) {
+      B::copy_to_host(ctx, host.data(), master(), total_);
+      return host;
+    }
+    if constexpr (!shared) {
+      std::vector<S> narrow(static_cast<std::size_t>(total_));
+      B::copy_to_host(ctx, narrow.data(), storage(), total_);
+      for (const auto& p : list_)
+        for (index_t i = 0; i < p.shape.size(); ++i)
+          host[static_cast<std::size_t>(p.offset + i)] =
+              p.init.wide ? reinterpret_cast<const M*>(narrow.data() + p.offset)[i] : M(narrow[static_cast<std::size_t>(p.offset + i)]);
+    }
+    return host;
+  }
+
+ private:
+  std::vector<ParamInfo> list_;
+  index_t total_ = 0;
+  Buffer<typename B::Memory> storage_, master_, gradient_;
+};
+
+}  // namespace sparsemoe::inline SPARSEMOE_ABI

@@ -1,0 +1,106 @@
+// nn/embedding.hpp -- token embeddings with sinusoidal positions, and the output head that shares their table.
+// The gradient of the table is summed column block by column block in token order: no atomics, fixed bits.
+// Read next: nn/loss.hpp, model/encoder_decoder.hpp.
+#pragma once
+
+#include "sparsemoe/kernels/routing.hpp"
+#include "sparsemoe/nn/linear.hpp"
+
+namespace sparsemoe::inline SPARSEMOE_ABI {
+
+/// y(t) = scale * table(id) + position(t): [sin | cos] halves with wavelengths 2 pi .. 10000 * 2 pi (Vaswani et al. 2017).
+template <class P>
+struct EmbedRow {
+  using S = typename P::storage;
+  using C = typename P::compute;
+  const S* table;
+  Tokens tokens;
+  C scale;
+  bool positions;
+  Matrix<S> y;
+  template <class Team>
+  SPARSEMOE_HD void operator()(Team team, index_t t) const {
+    const S* row = table + index_t(tokens.ids[t]) * y.cols;
+    S* out = y.row(t).data;
+    const index_t half = y.cols / 2;
+    const C place = C(tokens.position + t % tokens.length);
+    const C step = half > 1 ? std::log(C(10000)) / C(half - 1) : C(0);
+    for (index_t j = team.lane(); j < y.cols; j += Team::lanes) {
+      C p = 0;
+      if (positions && j < 2 * half) {
+        const C angle = place * std::exp(-step * C(j < half ? j : j - half));
+        p = j < half ? std::sin(angle) : std::cos(angle);
+      }
+      out[j] = S(C(row[j]) * scale + p);
+    }
+  }
+};
+/// dtable(id) += scale * dx(t), for 16 columns and all tokens in order.
+template <class P>
+struct EmbedBackwardColumns {
+  using S = typename P::storage;
+  using A = typename P::accumulate;
+  static constexpr index_t width = 16;
+  const std::int32_t* ids;
+  const std::uint8_t* valid;
+  Matrix<const S> dy;
+  A scale;
+  A* dtable;
+  template <class Team>
+  SPARSEMOE_HD void operator()(Team team, index_t block) const {
+    const index_t first = block * width, last = math::min(first + width, dy.cols);
+    for (index_t t = 0; t < dy.rows; ++t) {
+      if (valid[t] == 0) continue;
+      A* out = dtable + index_t(ids[t]) * dy.cols;
+      for (index_t j = first + team.lane(); j < last; j += Team::lanes) out[j] += scale * A(dy(t, j));
+    }
+  }
+};
+
+template <class P, class Backend>
+struct Embedding {
+  using B = Backend;
+  using S = typename P::storage;
+  using C = typename P::compute;
+  using A = typename P::accumulate;
+  using Context = typename B::Context;
+
+  index_t vocabulary = 0, width = 0;
+  double scale = 1;           // of the looked-up row: sqrt(D) in the original transformer, 1 in T5
+  bool positions = true;      // add sinusoids
+  double output_scale = 1;    // of the hidden state before the tied head: D^-0.5 in T5
+
+  template <class T>
+  struct Params {
+    Tensor<T> weight;  // (V, D)
+    Init init;
+    template <class F>
+    void visit(const std::string& prefix, F&& f) {
+      f(prefix + "weight", weight, init);
+    }
+  };
+  template <class T>
+  Params<T> params() const {
+    return {matrix_of<T>(vocabulary, width), Init::normal(1 / std::sqrt(static_cast<double>(width)))};
+  }
+  /// ids (T) -> y (T, D). Ids must be in [0, V): the caller checks.
+  void forward(Context& ctx, const Params<const S>& w, const Tokens& tokens, Matrix<S> y) const {
+    B::for_each_row(ctx, tokens.count(), EmbedRow<P>{w.weight.data, tokens, C(scale), positions, y}, width * 8);
+  }
+  void backward(Context& ctx, const Params<A>& dw, const Tokens& tokens, Matrix<const S> dy) const {
+    constexpr index_t block = EmbedBackwardColumns<P>::width;
+    B::for_each_row(ctx, (width + block - 1) / block,
+                    EmbedBackwardColumns<P>{tokens.ids, tokens.valid, dy, A(scale), dw.weight.data}, tokens.count() * block);
+  }
+  /// logits (T, V) = output_scale * x table^T
+  void logits(Context& ctx, const Params<const S>& w, Matrix<const S> x, Matrix<S> y) const {
+    B::gemm(ctx, Op::none, Op::transpose, output_scale, x, w.weight.matrix(), false, y);
+  }
+  void logits_backward(Context& ctx, const Params<const S>& w, const Params<A>& dw, Matrix<const S> x,
+                       Matrix<const S> dlogits, Matrix<S> dx) const {
+    B::gemm(ctx, Op::transpose, Op::none, output_scale, dlogits, x, true, dw.weight.matrix());
+    B::gemm(ctx, Op::none, Op::none, output_scale, dlogits, w.weight.matrix(), false, dx);
+  }
+};
+
+}  // namespace sparsemoe::inline SPARSEMOE_ABI
