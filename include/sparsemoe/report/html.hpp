@@ -42,9 +42,9 @@ font:15px/1.5 system-ui,sans-serif} h1{font-size:26px;line-height:1.2;margin:8px
 h2{font-size:19px;margin:36px 0 10px;padding-top:10px;border-top:1px solid var(--line)}
 h3{font-size:15px;margin:18px 0 6px} p{margin:6px 0;max-width:80ch} .sub,.note{color:var(--muted)}
 nav{display:flex;flex-wrap:wrap;gap:4px 16px;margin:12px 0} a{color:var(--k0)}
-.grid2{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,440px),1fr));gap:20px}
+.grid2{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,360px),1fr));gap:20px}
 .wide{overflow-x:auto;margin:14px 0} .tall{max-height:34rem;overflow-y:auto}
-dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,190px),1fr));gap:12px;margin:12px 0}
+dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,150px),1fr));gap:12px;margin:12px 0}
 dl div{background:var(--soft);border-radius:6px;padding:8px 12px} dt{color:var(--muted);font-size:13px}
 dd{margin:0;font-weight:600;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums} caption{text-align:left;color:var(--muted)}

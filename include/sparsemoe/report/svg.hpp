@@ -170,11 +170,11 @@ svg .k4{stroke:var(--k4)} svg .k5{stroke:var(--k5)} svg .k6{stroke:var(--k6)} sv
 svg .d1{stroke-dasharray:6 3} svg .d2{stroke-dasharray:2 3}
 )css";
 
-/// An <svg> element, 480 wide. A legend entry ends with the last value. Noisy series are drawn faint under their
+/// An <svg> element, 400 wide. A legend entry ends with the last value. Noisy series are drawn faint under their
 /// running mean.
 inline std::string svg_line_chart(const LineChart& chart) {
   using detail::fixed, detail::svg_text;
-  constexpr double kWidth = 480, kLeft = 52, kRight = 468, kPlot = 190;
+  constexpr double kWidth = 400, kLeft = 46, kRight = 388, kPlot = 160;
   double x0 = INFINITY, x1 = -INFINITY, y0 = INFINITY, y1 = -INFINITY;
   for (const Series& s : chart.series) {
     require(s.x.size() == s.y.size(), "svg_line_chart: series ", s.name, " has ", s.x.size(), " x and ", s.y.size(),
@@ -218,7 +218,7 @@ inline std::string svg_line_chart(const LineChart& chart) {
     out += "<path d=\"M" + fixed(kLeft) + " " + fixed(py(y)) + "H" + fixed(kRight) + "\" class=\"grid\"/>" +
            svg_text(kLeft - 6, py(y) + 4, "small end", detail::axis_number(y));
   }
-  for (const double x : detail::axis_ticks(x0, x1, 6)) {
+  for (const double x : detail::axis_ticks(x0, x1, 5)) {
     out += "<path d=\"M" + fixed(px(x)) + " " + fixed(bottom) + "v4\" class=\"axis\"/>" +
            svg_text(px(x), bottom + 17, "small mid", detail::axis_number(x));
   }
