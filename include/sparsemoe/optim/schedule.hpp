@@ -1,0 +1,113 @@
+// optim/schedule.hpp -- learning-rate schedules as plain values: a kind, a few numbers, and at(step).
+// A step counts the updates already made: the first update uses at(0). Read next: optim/adafactor.hpp, for the rule
+// that a relative step must not be given an absolute schedule's value.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <string>
+#include <string_view>
+
+#include "sparsemoe/error.hpp"
+#include "sparsemoe/view.hpp"
+
+namespace sparsemoe::inline SPARSEMOE_ABI {
+
+struct Schedule {
+  enum class Kind {
+    constant,         // peak, after the warm-up
+    linear,           // down from peak to floor at step total
+    cosine,           // the same along `cycles` periods of a cosine; half a period ends at floor, and rises after total
+    cosine_restarts,  // `cycles` times from peak to floor
+    polynomial,       // floor + (peak - floor) (1 - progress)^power
+    inverse_sqrt,     // linear warm-up to peak, then peak sqrt(timescale / (step - warmup + timescale))
+    transformer,      // peak width^-0.5 min((step + 1) warmup^-1.5, (step + 1)^-0.5): Vaswani et al., Lingvo's
+                      // TransformerSchedule; an absolute learning rate
+    sqrt_decay,       // peak / sqrt(max(step, warmup)): Lingvo's SqrtDecay, T5's rsqrt; for relative steps
+  };
+
+  Kind kind = Kind::constant;
+  double peak = 1e-3;
+  index_t warmup = 0;     // the first kinds rise from 0 to peak in this many updates
+  index_t total = 0;      // the update at which a decay has ended
+  double floor = 0;       // an absolute learning rate
+  index_t width = 0;      // of the model, for transformer
+  double power = 1;       // of polynomial
+  double cycles = 0.5;    // of the cosines
+  index_t timescale = 0;  // of inverse_sqrt; 0: warmup
+
+  double at(index_t step) const {
+    const double t = static_cast<double>(step), w = static_cast<double>(warmup);
+    if (kind == Kind::transformer)
+      return peak / std::sqrt(static_cast<double>(width)) * std::min((t + 1) * std::pow(w, -1.5), 1 / std::sqrt(t + 1));
+    if (kind == Kind::sqrt_decay) return peak / std::sqrt(std::max(t, w));
+    if (step < warmup) return peak * (t / w);
+    const double n = static_cast<double>(total), progress = (t - w) / std::max(1.0, n - w);
+    const double pi = 3.14159265358979323846;
+    switch (kind) {
+      case Kind::linear: return floor + (peak - floor) * std::max(0.0, (n - t) / std::max(1.0, n - w));
+      case Kind::cosine: return floor + (peak - floor) * 0.5 * (1 + std::cos(2 * pi * cycles * progress));
+      case Kind::cosine_restarts:
+        return progress >= 1 ? floor : floor + (peak - floor) * 0.5 * (1 + std::cos(pi * std::fmod(cycles * progress, 1.0)));
+      case Kind::polynomial: return floor + (peak - floor) * std::pow(std::max(0.0, 1 - progress), power);
+      case Kind::inverse_sqrt: {
+        const double scale = timescale > 0 ? static_cast<double>(timescale) : std::max(1.0, w);
+        return peak / std::sqrt((t - w + scale) / scale);
+      }
+      default: return peak;
+    }
+  }
+
+  /// Throws Error for numbers that make no sense together.
+  void check() const;
+
+  template <class F>
+  void visit(F&& f) {
+    f("kind", kind, "shape of the learning rate over the updates");
+    f("peak", peak, "largest learning rate, or the factor of transformer and sqrt_decay");
+    f("warmup", warmup, "updates of warm-up");
+    f("total", total, "update at which linear, cosine and polynomial decay end");
+    f("floor", floor, "learning rate at the end of a decay");
+    f("width", width, "model width, for transformer");
+    f("power", power, "exponent of polynomial");
+    f("cycles", cycles, "periods of cosine, or restarts");
+    f("timescale", timescale, "steps of inverse_sqrt, 0: warmup");
+  }
+};
+
+constexpr std::array<std::string_view, 8> field_names(Schedule::Kind) {
+  return {"constant", "linear", "cosine", "cosine_restarts", "polynomial", "inverse_sqrt", "transformer", "sqrt_decay"};
+}
+inline std::string_view name(Schedule::Kind kind) { return field_names(kind)[static_cast<std::size_t>(kind)]; }
+/// The kind of that name; "rsqrt" is sqrt_decay. Throws Error with the list of names.
+inline Schedule::Kind schedule_kind(std::string_view text) {
+  if (text == "rsqrt") return Schedule::Kind::sqrt_decay;
+  const auto names = field_names(Schedule::Kind::constant);
+  const auto at = std::find(names.begin(), names.end(), text);
+  if (at != names.end()) return static_cast<Schedule::Kind>(at - names.begin());
+  std::string known;
+  for (const auto n : names) known += (known.empty() ? "" : ", ") + std::string(n);
+  fail("schedule: there is no kind \"", text, "\"; choose one of ", known);
+}
+
+inline void Schedule::check() const {
+  const auto kind_name = name(kind);
+  const auto is = [&](auto... kinds) { return ((kind == kinds) || ...); };
+  require(static_cast<std::size_t>(kind) < field_names(kind).size(), "schedule: unknown kind");
+  require(std::isfinite(peak) && peak > 0, "schedule: peak must be positive, not ", peak);
+  require(warmup >= 0, "schedule: warmup must not be negative, but is ", warmup);
+  require(floor >= 0 && floor <= peak, "schedule: floor must be between 0 and peak (", peak, "), not ", floor);
+  if (is(Kind::linear, Kind::cosine, Kind::cosine_restarts, Kind::polynomial))
+    require(total > warmup, "schedule: ", kind_name, " needs a total above warmup (", warmup, "), not ", total);
+  if (is(Kind::transformer))
+    require(width > 0, "schedule: transformer needs the model's width, not ", width);
+  if (is(Kind::transformer, Kind::sqrt_decay))
+    require(warmup > 0, "schedule: ", kind_name, " needs a warmup above 0");
+  if (is(Kind::cosine, Kind::cosine_restarts))
+    require(cycles > 0, "schedule: cycles must be positive, not ", cycles);
+  if (is(Kind::polynomial)) require(power > 0, "schedule: power must be positive, not ", power);
+  if (is(Kind::inverse_sqrt)) require(timescale >= 0, "schedule: timescale must not be negative, but is ", timescale);
+}
+
+}  // namespace sparsemoe::inline SPARSEMOE_ABI

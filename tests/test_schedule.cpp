@@ -1,0 +1,120 @@
+// test_schedule.cpp -- learning-rate schedules against the reference values, their formulas, and their complaints.
+// Read next: include/sparsemoe/optim/schedule.hpp.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "sparsemoe/io/safetensors.hpp"
+#include "sparsemoe/optim/schedule.hpp"
+
+namespace {
+
+using namespace sparsemoe;
+using nlohmann::json;
+using Kind = Schedule::Kind;
+
+const std::string folder = std::string(SPARSEMOE_TEST_DATA) + "/goldens/";
+
+Schedule from_golden(const std::string& kind, const json& p) {
+  Schedule s;
+  s.peak = p.value("lr_init", 1.0);
+  s.warmup = p.value("num_warmup_steps", p.value("warmup", index_t(0)));
+  s.total = p.value("num_training_steps", index_t(0));
+  s.floor = p.value("lr_end", 0.0);
+  s.power = p.value("power", 1.0);
+  s.cycles = p.value("num_cycles", 0.5);
+  s.timescale = p.value("timescale", index_t(0));
+  s.kind = kind == "constant_with_warmup" ? Kind::constant : schedule_kind(kind == "t5_rsqrt" ? "rsqrt" : kind);
+  s.check();
+  return s;
+}
+
+/// Largest difference to the golden values.
+double difference(const Schedule& s, const std::vector<double>& expected) {
+  double worst = 0;
+  for (std::size_t t = 0; t < expected.size(); ++t)
+    worst = std::max(worst, std::abs(s.at(static_cast<index_t>(t)) - expected[t]));
+  return worst;
+}
+
+TEST_CASE("schedules give the reference's values") {
+  const json manifest = json::parse(std::ifstream(folder + "manifest-optim.json"));
+  int cases = 0;
+  for (const json& c : manifest.at("cases")) {
+    const std::string kind = c.at("kind");
+    if (kind.rfind("schedule/", 0) != 0) continue;
+    ++cases;
+    CAPTURE(kind);
+    std::vector<double> expected(c.at("params").at("steps").get<std::size_t>());
+    SafetensorsReader(folder + c.at("file").get<std::string>())
+        .read("f64/lr", DType::kF64, {static_cast<std::int64_t>(expected.size())}, expected.data());
+    const Schedule s = from_golden(kind.substr(9), c.at("params"));
+    CHECK(difference(s, expected) <= 1e-12);
+    Schedule wrong = s;  // the comparison can fail
+    wrong.warmup += 1;
+    CHECK(difference(wrong, expected) > 1e-6);
+  }
+  CHECK(cases == 7);
+}
+
+TEST_CASE("the Lingvo transformer schedule peaks at the end of its warm-up") {
+  Schedule s{.kind = Kind::transformer, .peak = 3, .warmup = 40000, .width = 512};
+  s.check();
+  CHECK(s.at(0) == doctest::Approx(3 / std::sqrt(512.0) * std::pow(40000, -1.5)).epsilon(1e-14));
+  CHECK(s.at(39999) == doctest::Approx(6.629126073623882e-4).epsilon(1e-13));
+  CHECK(s.at(39998) < s.at(39999));
+  CHECK(s.at(40000) < s.at(39999));
+  CHECK(s.at(159999) == doctest::Approx(s.at(39999) / 2).epsilon(1e-13));
+}
+
+TEST_CASE("the square-root decay is flat, then falls") {
+  Schedule s{.kind = Kind::sqrt_decay, .peak = 3, .warmup = 40000};
+  s.check();
+  CHECK(s.at(0) == doctest::Approx(1.5e-2).epsilon(1e-14));
+  CHECK(s.at(40000) == s.at(0));
+  CHECK(s.at(160000) == doctest::Approx(0.75e-2).epsilon(1e-14));
+}
+
+TEST_CASE("decays end at the floor, and warm-ups start at zero") {
+  for (const Kind kind : {Kind::linear, Kind::cosine, Kind::cosine_restarts, Kind::polynomial}) {
+    CAPTURE(name(kind));
+    const Schedule s{.kind = kind, .peak = 2, .warmup = 10, .total = 110, .floor = 0.5, .cycles = kind == Kind::cosine ? 0.5 : 1};
+    s.check();
+    CHECK(s.at(0) == 0);
+    CHECK(s.at(5) == doctest::Approx(1));
+    CHECK(s.at(10) == doctest::Approx(2));
+    CHECK(s.at(60) == doctest::Approx(1.25));
+    CHECK(s.at(110) == doctest::Approx(0.5));
+  }
+  CHECK(Schedule{.peak = 0.25}.at(0) == 0.25);
+}
+
+TEST_CASE("numbers that make no sense are refused in words") {
+  const auto message = [](const Schedule& s) -> std::string {
+    try {
+      s.check();
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "";
+  };
+  CHECK(message({}) == "");
+  CHECK(message({.peak = -1}) == "schedule: peak must be positive, not -1");
+  CHECK(message({.warmup = -2}) == "schedule: warmup must not be negative, but is -2");
+  CHECK(message({.kind = Kind::linear, .warmup = 5, .total = 5}) ==
+        "schedule: linear needs a total above warmup (5), not 5");
+  CHECK(message({.peak = 1, .floor = 2}) == "schedule: floor must be between 0 and peak (1), not 2");
+  CHECK(message({.kind = Kind::transformer, .warmup = 5}) == "schedule: transformer needs the model's width, not 0");
+  CHECK(message({.kind = Kind::sqrt_decay}) == "schedule: sqrt_decay needs a warmup above 0");
+  CHECK(schedule_kind("linear") == Kind::linear);
+  CHECK(schedule_kind("rsqrt") == Kind::sqrt_decay);
+  CHECK_THROWS_WITH_AS(schedule_kind("step"),
+                       "schedule: there is no kind \"step\"; choose one of constant, linear, cosine, cosine_restarts, "
+                       "polynomial, inverse_sqrt, transformer, sqrt_decay",
+                       Error);
+}
+
+}  // namespace
