@@ -7,7 +7,6 @@
 #include <cmath>
 
 #include "sparsemoe/arena.hpp"
-#include "sparsemoe/math.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
@@ -28,7 +27,7 @@ struct SquareChunk {
   double* partial;
   template <class Team>
   SPARSEMOE_HD void operator()(Team team, index_t chunk) const {
-    const index_t last = math::min((chunk + 1) * length, n);
+    const index_t last = (chunk + 1) * length < n ? (chunk + 1) * length : n;
     double total = 0;
     SPARSEMOE_SIMD_SUM(total)
     for (index_t i = chunk * length + team.lane(); i < last; i += Team::lanes) {
