@@ -28,10 +28,14 @@ enum class BleuTokenizer { none, mteval13a, zh, characters };
 /// The name sacreBLEU gives the tokenizer in its signature.
 inline std::string_view to_string(BleuTokenizer tokenizer) {
   switch (tokenizer) {
-    case BleuTokenizer::none: return "none";
-    case BleuTokenizer::mteval13a: return "13a";
-    case BleuTokenizer::zh: return "zh";
-    case BleuTokenizer::characters: return "char";
+    case BleuTokenizer::none:
+      return "none";
+    case BleuTokenizer::mteval13a:
+      return "13a";
+    case BleuTokenizer::zh:
+      return "zh";
+    case BleuTokenizer::characters:
+      return "char";
   }
   fail("unknown BLEU tokenizer");
 }
@@ -108,9 +112,11 @@ inline std::u32string split_western(std::u32string_view line) {
     }
   }
   std::u32string out = replace_pairs(symbols, not_digit, stop, spaced);
-  out = replace_pairs(out, stop, not_digit,
-                      [](std::u32string& to, char32_t a, char32_t b) { to.append({U' ', a, U' ', b}); });
-  return replace_pairs(out, is_ascii_digit, [](char32_t c) { return c == U'-'; }, spaced);
+  out = replace_pairs(out, stop, not_digit, [](std::u32string& to, char32_t a, char32_t b) {
+    to.append({U' ', a, U' ', b});
+  });
+  return replace_pairs(
+      out, is_ascii_digit, [](char32_t c) { return c == U'-'; }, spaced);
 }
 
 /// sacreBLEU's _is_chinese_char. Two of its ranges are written with five hex digits, which Python reads as four and a
@@ -130,7 +136,8 @@ inline std::vector<std::u32string> bleu_tokens(std::string_view segment, BleuTok
   const std::u32string codes = decode_utf8(segment);
   std::u32string line(strip_right(codes));
   switch (tokenizer) {
-    case BleuTokenizer::none: break;
+    case BleuTokenizer::none:
+      break;
     case BleuTokenizer::mteval13a:
       detail::replace_all(line, U"<skipped>", U"");
       detail::replace_all(line, U"-\n", U"");

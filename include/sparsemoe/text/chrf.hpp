@@ -23,10 +23,10 @@ enum class ChrfKind { chrf2, chrf2_plus_plus };
 
 struct ChrfScore {
   static constexpr std::size_t char_order = 6;
-  double score = 0;       ///< percentage
-  double precision = 0;   ///< mean over the orders that occur on both sides, 0..1
-  double recall = 0;      ///< likewise
-  std::size_t orders = 0; ///< how many orders these are
+  double score = 0;        ///< percentage
+  double precision = 0;    ///< mean over the orders that occur on both sides, 0..1
+  double recall = 0;       ///< likewise
+  std::size_t orders = 0;  ///< how many orders these are
 };
 
 namespace detail {
@@ -37,7 +37,8 @@ constexpr bool is_ascii_punctuation(char32_t c) noexcept {
   return (c >= U'!' && c <= U'/') || (c >= U':' && c <= U'@') || (c >= U'[' && c <= U'`') || (c >= U'{' && c <= U'~');
 }
 
-/// Words with one mark of punctuation split off at the end, else at the start: "(hi)" gives "(hi" and ")", as chrF++.py.
+/// Words with one mark of punctuation split off at the end, else at the start: "(hi)" gives "(hi" and ")", as
+/// chrF++.py.
 inline std::vector<std::u32string_view> chrf_words(std::u32string_view line) {
   std::vector<std::u32string_view> words;
   for (const auto word : split_words(line)) {
@@ -126,8 +127,7 @@ inline ChrfScore corpus_chrf(const std::vector<std::string>& hypotheses, const s
   result.recall /= static_cast<double>(result.orders);
   constexpr double factor = 4;  // beta squared
   if (result.precision + result.recall > 0)
-    result.score =
-        100 * (1 + factor) * result.precision * result.recall / (factor * result.precision + result.recall);
+    result.score = 100 * (1 + factor) * result.precision * result.recall / (factor * result.precision + result.recall);
   return result;
 }
 

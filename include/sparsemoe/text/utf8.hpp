@@ -82,8 +82,8 @@ inline std::u32string decode_utf8(std::string_view text) {
 
 /// Appends one code point. Throws Error for surrogates and values past U+10FFFF.
 inline void append_utf8(std::string& out, char32_t code) {
-  require(code <= 0x10FFFF && !(code >= 0xD800 && code <= 0xDFFF), "cannot encode ",
-          static_cast<unsigned long>(code), " as UTF-8: not a Unicode scalar value");
+  require(code <= 0x10FFFF && !(code >= 0xD800 && code <= 0xDFFF), "cannot encode ", static_cast<unsigned long>(code),
+          " as UTF-8: not a Unicode scalar value");
   const auto put = [&](char32_t byte) { out.push_back(static_cast<char>(static_cast<unsigned char>(byte))); };
   if (code < 0x80) {
     put(code);

@@ -1,0 +1,128 @@
+// languages.hpp -- what the corpus builder knows about languages and characters.
+// Main idea: every rule that differs between languages asks script_of(); nothing else in the builder names a language.
+// Character classes come from utf8proc. Read next: parse.hpp.
+#pragma once
+
+#include <utf8proc.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sparsemoe/error.hpp"
+#include "sparsemoe/text/utf8.hpp"
+
+namespace nmt {
+
+/// The writing systems whose text must be unwrapped, split and filtered differently.
+enum class Script { latin, cyrillic, japanese, hangul, chinese, other };
+
+inline std::string_view base_language(std::string_view language) {
+  return language.substr(0, language.find_first_of("_-"));
+}
+
+inline Script script_of(std::string_view language) {
+  const std::string_view base = base_language(language);
+  const auto one_of = [base](std::initializer_list<std::string_view> list) {
+    return std::find(list.begin(), list.end(), base) != list.end();
+  };
+  if (base == "ja") return Script::japanese;
+  if (base == "ko") return Script::hangul;
+  if (base == "zh") return Script::chinese;
+  if (one_of({"ru", "uk", "sr", "bg", "be", "mk"})) return Script::cyrillic;
+  if (one_of({"el", "ar", "he", "fa", "hi", "km", "ka", "ml", "ta", "th"})) return Script::other;
+  return Script::latin;
+}
+
+/// The languages of the package descriptions with enough text to train on, largest first, English not among them.
+inline std::vector<std::string> ddtp_languages() {
+  return {"da", "it", "fr", "de", "pt_BR", "sk",    "pl", "ja", "ko",
+          "ru", "uk", "es", "cs", "pt",    "zh_CN", "fi", "sr", "nl"};
+}
+
+/// Throws Error unless `language` looks like "de" or "pt_BR": codes become file names and apt options.
+inline void require_language_code(std::string_view language) {
+  const auto lower = [](char c) { return c >= 'a' && c <= 'z'; };
+  const auto rest = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'); };
+  const std::string_view base = base_language(language);
+  bool ok = base.size() >= 2 && base.size() <= 3 && std::all_of(base.begin(), base.end(), lower);
+  if (language.size() > base.size()) {
+    const std::string_view region = language.substr(base.size() + 1);
+    ok = ok && region.size() >= 2 && region.size() <= 4 && std::all_of(region.begin(), region.end(), rest);
+  }
+  sparsemoe::require(ok, "'", language,
+                     "' is not a language code: expected two or three lower-case letters, as in de, ",
+                     "with an optional region, as in pt_BR");
+}
+
+inline char32_t to_lower(char32_t c) {
+  if (c < 0x80) return c >= U'A' && c <= U'Z' ? c + 32 : c;
+  return static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c)));
+}
+
+inline bool is_lower(char32_t c) {
+  if (c < 0x80) return c >= U'a' && c <= U'z';
+  return utf8proc_category(static_cast<utf8proc_int32_t>(c)) == UTF8PROC_CATEGORY_LL;
+}
+
+/// Letters and the marks that complete them.
+inline bool is_letter(char32_t c) {
+  if (c < 0x80) return (c >= U'a' && c <= U'z') || (c >= U'A' && c <= U'Z');
+  switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
+    case UTF8PROC_CATEGORY_LU:
+    case UTF8PROC_CATEGORY_LL:
+    case UTF8PROC_CATEGORY_LT:
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_LO:
+    case UTF8PROC_CATEGORY_MN:
+    case UTF8PROC_CATEGORY_MC:
+      return true;
+    default:
+      return false;
+  }
+}
+
+inline bool is_hangul(char32_t c) { return (c >= 0xAC00 && c <= 0xD7A3) || (c >= 0x1100 && c <= 0x11FF); }
+
+/// Han, kana and full-width forms: characters that are written without spaces between words.
+inline bool is_wide(char32_t c) {
+  return (c >= 0x2E80 && c <= 0x30FF) || (c >= 0x31F0 && c <= 0x31FF) || (c >= 0x3400 && c <= 0x4DBF) ||
+         (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0xF900 && c <= 0xFAFF) || (c >= 0xFF00 && c <= 0xFFEF) ||
+         (c >= 0x20000 && c <= 0x2FFFF);
+}
+
+inline bool is_cyrillic(char32_t c) { return c >= 0x400 && c <= 0x52F; }
+
+inline bool is_latin(char32_t c) {
+  return (c < 0x80 && is_letter(c)) || (c >= 0xC0 && c <= 0x24F && c != 0xD7 && c != 0xF7) ||
+         (c >= 0x1E00 && c <= 0x1EFF);
+}
+
+inline std::size_t count_characters(std::string_view text) {
+  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; }));
+}
+
+/// FNV-1a with a final mix: the same on every machine, so that everybody holds out the same packages.
+inline std::uint64_t stable_hash(std::string_view text, std::uint64_t seed = 0) {
+  std::uint64_t h = 0xcbf29ce484222325u ^ (seed * 0x9e3779b97f4a7c15u);
+  for (const char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  h = (h ^ (h >> 30)) * 0xbf58476d1ce4e5b9u;
+  h = (h ^ (h >> 27)) * 0x94d049bb133111ebu;
+  return h ^ (h >> 31);
+}
+
+/// The hash as a number in [0, 1).
+inline double stable_uniform(std::string_view text, std::uint64_t seed) {
+  return static_cast<double>(stable_hash(text, seed) >> 11) * 0x1.0p-53;
+}
+
+/// One progress line on standard error.
+template <class... Parts>
+void say(const Parts&... parts) {
+  std::fputs((sparsemoe::join(parts...) + "\n").c_str(), stderr);
+}
+
+}  // namespace nmt

@@ -1,0 +1,203 @@
+// read_corpus.hpp -- a corpus in memory, and the reader of a corpus directory.
+// Main idea: a row is one segment in several languages; its id joins the files of a split. Plain .tsv or .tsv.xz.
+// Read next: write.hpp, which makes the directory; text/bleu.hpp for scoring what a model makes of it.
+#pragma once
+
+#include <algorithm>
+#include <charconv>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "fetch.hpp"
+#include "languages.hpp"
+
+namespace nmt {
+
+/// The texts of one language in one split, by ascending id.
+struct Texts {
+  std::vector<std::uint32_t> ids;
+  std::vector<std::string> lines;
+
+  std::size_t size() const { return ids.size(); }
+
+  /// The text of a row, null where the row has none in this language.
+  const std::string* find(std::uint32_t id) const {
+    const auto it = std::lower_bound(ids.begin(), ids.end(), id);
+    return it == ids.end() || *it != id ? nullptr : &lines[static_cast<std::size_t>(it - ids.begin())];
+  }
+};
+
+/// Two texts of one row. The pointers live as long as the corpus.
+struct TextPair {
+  std::uint32_t id = 0;
+  const std::string* source = nullptr;
+  const std::string* target = nullptr;
+};
+
+/// One split. `ids`, `kinds` and `sources` are parallel, by ascending id.
+struct SplitRows {
+  std::map<std::string, Texts> text;  ///< by language
+  std::vector<std::uint32_t> ids;
+  std::vector<char> kinds;           ///< s short line, t sentence, p paragraph, l list item
+  std::vector<std::string> sources;  ///< up to three source packages, separated by a space
+
+  /// The kind of a row. Throws Error for an id that is not in the split.
+  char kind(std::uint32_t id) const {
+    const auto it = std::lower_bound(ids.begin(), ids.end(), id);
+    sparsemoe::require(it != ids.end() && *it == id, "no row ", id, " in this split");
+    return kinds[static_cast<std::size_t>(it - ids.begin())];
+  }
+
+  /// The rows that have both languages, by id; empty when the split lacks one of them.
+  std::vector<TextPair> pairs(const std::string& source, const std::string& target) const {
+    std::vector<TextPair> out;
+    const auto a = text.find(source), b = text.find(target);
+    if (a == text.end() || b == text.end()) return out;
+    for (std::size_t i = 0, j = 0; i < a->second.size() && j < b->second.size();) {
+      const auto x = a->second.ids[i], y = b->second.ids[j];
+      if (x == y) out.push_back({x, &a->second.lines[i], &b->second.lines[j]});
+      if (x <= y) ++i;
+      if (y <= x) ++j;
+    }
+    return out;
+  }
+};
+
+struct Corpus {
+  std::vector<std::string> languages;       ///< the pivot (English) first
+  std::map<std::string, SplitRows> splits;  ///< "train", "dev", "test": those that exist
+  fs::path tokenizer;                       ///< empty when the directory has none
+
+  /// Throws Error for a split the corpus does not have.
+  const SplitRows& split(const std::string& name) const {
+    const auto it = splits.find(name);
+    sparsemoe::require(it != splits.end(), "the corpus has no split '", name, "'");
+    return it->second;
+  }
+};
+
+namespace detail {
+
+inline std::uint32_t read_id(std::string_view digits, const std::string& where) {
+  std::uint32_t id = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), id);
+  sparsemoe::require(error == std::errc{} && end == digits.data() + digits.size(), where, ": '", digits,
+                     "' is not an id: expected decimal digits");
+  return id;
+}
+
+/// The file with or without .xz; empty where there is neither.
+inline fs::path with_or_without_xz(const fs::path& path) {
+  if (fs::exists(path)) return path;
+  fs::path packed = path;
+  packed += ".xz";
+  return fs::exists(packed) ? packed : fs::path{};
+}
+
+inline std::string read_maybe_xz(const fs::path& path) {
+  return path.extension() == ".xz" ? run_program({"xz", "-dc", "--", path.string()}) : read_file(path);
+}
+
+/// Calls `each(id, fields after it, where)` for every line of a TSV file; checks UTF-8, columns and order of ids.
+template <class Each>
+void for_each_row(const fs::path& path, std::size_t columns, Each each) {
+  const std::string text = read_maybe_xz(path);
+  std::size_t number = 0, at = 0;
+  std::int64_t before = -1;
+  while (at < text.size()) {
+    const auto end = std::min(text.find('\n', at), text.size());
+    const std::string_view line = std::string_view(text).substr(at, end - at);
+    at = end + 1;
+    const std::string where = sparsemoe::join(path.string(), ":", ++number);
+    sparsemoe::require_utf8(line, where);
+    std::vector<std::string_view> fields;
+    for (std::size_t start = 0; start <= line.size();) {
+      const auto stop = std::min(line.find('\t', start), line.size());
+      fields.push_back(line.substr(start, stop - start));
+      start = stop + 1;
+    }
+    sparsemoe::require(fields.size() == columns, where, ": ", fields.size(), " columns, expected ", columns);
+    const auto id = read_id(fields[0], where);
+    sparsemoe::require(static_cast<std::int64_t>(id) > before, where, ": id ", id, " does not ascend");
+    before = id;
+    each(id, fields, where);
+  }
+}
+
+}  // namespace detail
+
+/// Reads one split of a corpus directory in the given languages.
+/// Throws Error with file:line for malformed UTF-8, wrong columns, ids that do not ascend or are not in sources.tsv.
+inline SplitRows load_split(const fs::path& folder, const std::vector<std::string>& languages) {
+  SplitRows out;
+  const auto sources = detail::with_or_without_xz(folder / "sources.tsv");
+  sparsemoe::require(!sources.empty(), (folder / "sources.tsv").string(), ": no such file");
+  detail::for_each_row(sources, 3, [&](std::uint32_t id, const auto& fields, const std::string& where) {
+    sparsemoe::require(fields[1].size() == 1, where, ": '", fields[1], "' is not a kind: expected one letter");
+    out.ids.push_back(id);
+    out.kinds.push_back(fields[1][0]);
+    out.sources.emplace_back(fields[2]);
+  });
+  for (const auto& language : languages) {
+    const auto path = detail::with_or_without_xz(folder / (language + ".tsv"));
+    if (path.empty()) continue;  // a language may lack a split
+    Texts& texts = out.text[language];
+    detail::for_each_row(path, 2, [&](std::uint32_t id, const auto& fields, const std::string& where) {
+      sparsemoe::require(std::binary_search(out.ids.begin(), out.ids.end(), id), where, ": id ", id,
+                         " is not in sources.tsv");
+      sparsemoe::require(!fields[1].empty(), where, ": empty text");
+      texts.ids.push_back(id);
+      texts.lines.emplace_back(fields[1]);
+    });
+  }
+  return out;
+}
+
+/// Reads a corpus directory. `languages` empty: all; `tokenizer` empty: spm.model, else spm8k.model in the directory.
+/// Throws Error naming the file when the directory is none, or as load_split.
+inline Corpus load_corpus(const fs::path& path, std::vector<std::string> languages = {},
+                          const fs::path& tokenizer = {}) {
+  sparsemoe::require(fs::is_directory(path), path.string(), ": no such directory");
+  sparsemoe::require(fs::is_directory(path / "train"), path.string(), ": not a corpus: it has no train/");
+  std::vector<std::string> found;
+  for (const auto& entry : fs::directory_iterator(path / "train")) {
+    std::string name = entry.path().filename().string();
+    if (name.ends_with(".xz")) name.resize(name.size() - 3);
+    if (name.ends_with(".tsv") && name != "sources.tsv") found.push_back(name.substr(0, name.size() - 4));
+  }
+  std::sort(found.begin(), found.end());
+  found.erase(std::unique(found.begin(), found.end()), found.end());
+  std::stable_partition(found.begin(), found.end(), [](const std::string& l) { return l == "en"; });
+  if (const auto about = path / "corpus.json"; fs::exists(about)) {
+    try {  // keeps the order of the languages, and with it the pivot
+      found = nlohmann::json::parse(read_file(about)).at("languages").get<std::vector<std::string>>();
+    } catch (const nlohmann::json::exception& problem) {
+      sparsemoe::fail(about.string(), ": ", problem.what());
+    }
+  }
+  sparsemoe::require(!found.empty(), (path / "train").string(), ": no XX.tsv or XX.tsv.xz");
+  if (languages.empty()) languages = found;
+  for (const auto& language : languages)
+    sparsemoe::require(std::find(found.begin(), found.end(), language) != found.end(), path.string(),
+                       ": the corpus has no language '", language, "'");
+  Corpus corpus;
+  corpus.languages = languages;
+  for (const char* name : {"train", "dev", "test"})
+    if (fs::is_directory(path / name)) corpus.splits[name] = load_split(path / name, languages);
+  corpus.tokenizer = tokenizer;
+  if (tokenizer.empty()) {
+    for (const char* name : {"spm.model", "spm8k.model"})
+      if (corpus.tokenizer.empty() && fs::exists(path / name)) corpus.tokenizer = path / name;
+  } else {
+    sparsemoe::require(fs::exists(tokenizer), tokenizer.string(), ": no such file");
+  }
+  return corpus;
+}
+
+}  // namespace nmt

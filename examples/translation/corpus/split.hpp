@@ -1,0 +1,495 @@
+// split.hpp -- caps repeated text and divides segments into train, dev and test by package family, without leaks.
+// Main idea: whole families of source packages are held out by a fixed hash of their name, then everything in dev and
+// test that resembles a training segment is taken out. check_leaks() proves it again from the result.
+// Read next: write.hpp.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "clean.hpp"
+#include "languages.hpp"
+#include "read_corpus.hpp"
+
+namespace nmt {
+
+/// One English segment with its translations. text[0] is English; an empty text means none in that language.
+struct Segment {
+  std::vector<std::string> text;
+  char kind = 's';
+  std::vector<std::string> sources;  ///< source packages whose descriptions contain it
+  std::vector<std::string> names;    ///< names that stand for "this package" in it
+};
+
+/// Limits and shares of the split; the defaults are those of the measured corpus.
+struct SplitOptions {
+  std::uint64_t seed = 0;
+  std::size_t same_key = 2, same_template = 20, template_families = 30;
+  std::size_t dev = 500, test = 1000;  ///< rows a language
+  std::size_t min_words = 4, max_words = 60;
+  double multiway = 0.7;  ///< share of dev and test rows chosen for having the most languages
+  double max_jaccard = 0.5, max_containment = 0.7;
+};
+
+/// True when a lower-case word is one of the names or whole parts of one: "fast_image" in librust-fast-image-dev.
+inline bool names_it(std::string_view word, const std::vector<std::string>& names) {
+  if (word.size() < 2) return false;
+  std::string part(word);
+  std::replace(part.begin(), part.end(), '_', '-');
+  for (const auto& name : names) {
+    for (auto at = name.find(part); at != std::string::npos; at = name.find(part, at + 1)) {
+      const auto end = at + part.size();
+      const bool starts = at == 0 || name[at - 1] == '-' || (at == 3 && name.starts_with("lib"));
+      if (starts &&
+          (end == name.size() || name[end] == '-' || sparsemoe::is_ascii_digit(static_cast<unsigned char>(name[end]))))
+        return true;
+    }
+  }
+  return false;
+}
+
+/// Lower-case words of a text, digits as 0, addresses as "url", the given names as "n", punctuation gone.
+inline std::vector<std::string> key_words(std::string_view text, const std::vector<std::string>& names) {
+  std::vector<std::string> out;
+  const auto put = [&out](std::string& word) {
+    if (!word.empty()) out.push_back(std::move(word));
+    word.clear();
+  };
+  for (std::size_t at = 0; at < text.size();) {
+    const auto end = std::min(text.find(' ', at), text.size());
+    const std::string_view token = text.substr(at, end - at);
+    at = end + 1;
+    if (is_address(token)) {
+      out.emplace_back("url");
+      continue;
+    }
+    std::string lower;
+    for (std::size_t i = 0; i < token.size();) {
+      const auto step = sparsemoe::read_utf8(token, i);
+      sparsemoe::append_utf8(lower, to_lower(step.code));
+      i += std::max<std::size_t>(step.bytes, 1);
+    }
+    std::string_view bare = lower;
+    const auto mark = [](char c) { return !(c & 0x80) && !std::isalnum(static_cast<unsigned char>(c)) && c != '+'; };
+    while (!bare.empty() && mark(bare.front())) bare.remove_prefix(1);
+    while (!bare.empty() && mark(bare.back())) bare.remove_suffix(1);
+    if (names_it(bare, names)) {
+      out.emplace_back("n");
+      continue;
+    }
+    std::string word;
+    for (std::size_t i = 0; i < lower.size();) {
+      const auto step = sparsemoe::read_utf8(lower, i);
+      if (sparsemoe::is_ascii_digit(step.code)) {
+        if (word.empty() || word.back() != '0') word += '0';
+      } else if (is_letter(step.code)) {
+        word.append(lower, i, step.bytes);
+      } else {
+        put(word);
+      }
+      i += std::max<std::size_t>(step.bytes, 1);
+    }
+    put(word);
+  }
+  return out;
+}
+
+inline std::string joined(const std::vector<std::string>& words) {
+  std::string out;
+  for (const auto& word : words) (out += word) += ' ';
+  return out;
+}
+
+/// The family of a source package: its name up to the first version number, so that gcc-12 and gcc-13-cross are one.
+inline std::string family_of(std::string_view source) {
+  const auto digit = [](char c) { return c >= '0' && c <= '9'; };
+  for (std::size_t i = 1; i < source.size(); ++i) {
+    if (!digit(source[i]) || digit(source[i - 1])) continue;
+    std::size_t end = i;
+    while (end < source.size() && (digit(source[end]) || source[end] == '.')) ++end;
+    if (end < source.size() && source[end] != '-' && source[end] != '+') continue;
+    std::size_t cut = i;
+    while (cut > 1 && (source[cut - 1] == '-' || source[cut - 1] == '.' || source[cut - 1] == '_')) --cut;
+    if (cut >= 2) return std::string(source.substr(0, cut));
+  }
+  return std::string(source);
+}
+
+enum class Part { train, dev, test };
+
+/// Where a family goes. Small languages need a larger share held out to have a test set at all; the shares are nested
+/// (test from 0 up, dev from 1 down), so a corpus of fewer languages never tests on what a larger one trains on.
+inline Part part_of_family(std::string_view family, int scarcity, std::uint64_t seed) {
+  static constexpr double test[] = {0.015, 0.12, 0.32}, dev[] = {0.01, 0.05, 0.06};
+  const double u = stable_uniform(family, seed);
+  if (u < test[scarcity]) return Part::test;
+  return u >= 1 - dev[scarcity] ? Part::dev : Part::train;
+}
+
+/// 0 for languages with much text in the package descriptions, 1 for few thousand pairs, 2 for less.
+inline int scarcity_of(std::string_view language) {
+  for (const char* l : {"zh_CN", "pt", "es", "cs"})
+    if (language == l) return 1;
+  for (const char* l : {"da", "it", "fr", "de", "pt_BR", "sk", "pl", "ja", "ko", "ru", "uk"})
+    if (language == l) return 0;
+  return 2;
+}
+
+namespace detail {
+
+/// Hashes of the word 3-grams, each once; a text of fewer words is one gram.
+inline std::vector<std::uint64_t> word_grams(const std::vector<std::string>& words) {
+  std::vector<std::uint64_t> hashes, out;
+  for (const auto& word : words) hashes.push_back(stable_hash(word));
+  const std::size_t n = std::min<std::size_t>(3, hashes.size());
+  for (std::size_t i = 0; n > 0 && i + n <= hashes.size(); ++i) {
+    std::uint64_t h = n;
+    for (std::size_t j = 0; j < n; ++j) h = (h ^ hashes[i + j]) * 0x9e3779b97f4a7c15u + (h >> 29);
+    out.push_back(h);
+  }
+  std::sort(out.begin(), out.end());
+  out.erase(std::unique(out.begin(), out.end()), out.end());
+  return out;
+}
+
+/// Compares a stream of texts with a fixed pool by their 3-grams, through an inverted index of the pool.
+class GramIndex {
+ public:
+  void add(const std::vector<std::string>& words) {
+    const auto grams = word_grams(words);
+    for (const auto gram : grams) index_[gram].push_back(static_cast<std::uint32_t>(sizes_.size()));
+    sizes_.push_back(grams.size());
+  }
+
+  /// Calls `each(member, jaccard, share of the member's grams found)` for every member that has a gram in common.
+  template <class Each>
+  void compare(const std::vector<std::string>& words, Each each) {
+    common_.resize(sizes_.size());
+    const auto grams = word_grams(words);
+    std::vector<std::uint32_t> touched;
+    for (const auto gram : grams) {
+      const auto it = index_.find(gram);
+      if (it == index_.end()) continue;
+      for (const auto member : it->second)
+        if (common_[member]++ == 0) touched.push_back(member);
+    }
+    for (const auto member : touched) {
+      const auto both = static_cast<double>(common_[member]);
+      common_[member] = 0;
+      each(member, both / (static_cast<double>(sizes_[member] + grams.size()) - both),
+           both / static_cast<double>(sizes_[member]));
+    }
+  }
+
+ private:
+  std::unordered_map<std::uint64_t, std::vector<std::uint32_t>> index_;
+  std::vector<std::size_t> sizes_;
+  std::vector<std::uint32_t> common_;
+};
+
+inline std::size_t languages_in(const Segment& s) {
+  return static_cast<std::size_t>(
+      std::count_if(s.text.begin() + 1, s.text.end(), [](const auto& t) { return !t.empty(); }));
+}
+
+/// A template needs a common word: one of rare words only would stand for unrelated texts.
+inline bool is_telling(const std::vector<std::string>& words) {
+  return std::any_of(words.begin(), words.end(), [](const std::string& word) { return word != "X"; });
+}
+
+}  // namespace detail
+
+/// What the split took out, for the report.
+struct SplitReport {
+  std::map<std::string, std::size_t> capped;  ///< training pairs over the caps, by language
+  std::size_t pool = 0, remaining = 0;        ///< test segments before and after the comparison with train
+};
+
+/// Divides `segments` (all with text.size() == languages.size()) into a corpus. Deterministic in the seed.
+inline Corpus split_segments(std::vector<Segment>& segments, const std::vector<std::string>& languages,
+                             const SplitOptions& options, SplitReport& report) {
+  std::sort(segments.begin(), segments.end(), [](const auto& a, const auto& b) { return a.text[0] < b.text[0]; });
+  std::unordered_map<std::string, int> scarcity;  // of a family: that of its scarcest language
+  for (const auto& s : segments) {
+    int most = 0;
+    for (std::size_t l = 1; l < languages.size(); ++l)
+      if (!s.text[l].empty()) most = std::max(most, scarcity_of(languages[l]));
+    for (const auto& source : s.sources) {
+      int& entry = scarcity[family_of(source)];
+      entry = std::max(entry, most);
+    }
+  }
+  std::unordered_map<std::string, Part> parts;
+  for (const auto& [family, level] : scarcity) parts[family] = part_of_family(family, level, options.seed);
+
+  const std::size_t n = segments.size();
+  std::vector<Part> part(n);
+  std::vector<std::vector<std::string>> keys(n);
+  std::vector<std::uint64_t> order(n);
+  std::unordered_map<std::string, std::uint32_t> word_ids;
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> word_family;
+  std::unordered_map<std::string, std::uint32_t> family_ids;
+  for (std::size_t i = 0; i < n; ++i) {
+    Segment& s = segments[i];
+    bool train = s.sources.empty(), dev = false;
+    for (const auto& source : s.sources) {
+      const Part p = parts.at(family_of(source));
+      train = train || p == Part::train;
+      dev = dev || p == Part::dev;
+    }
+    part[i] = train ? Part::train : dev ? Part::dev : Part::test;
+    // What it shares with a family of another split must not tie that family to this one.
+    std::erase_if(s.sources, [&](const auto& source) { return parts.at(family_of(source)) != part[i]; });
+    keys[i] = key_words(s.text[0], s.names);
+    order[i] = stable_hash(s.text[0], options.seed + 1);
+    for (const auto& source : s.sources) {
+      const auto f = family_ids.emplace(family_of(source), static_cast<std::uint32_t>(family_ids.size())).first->second;
+      for (const auto& word : keys[i])
+        word_family.emplace_back(word_ids.emplace(word, static_cast<std::uint32_t>(word_ids.size())).first->second, f);
+    }
+  }
+  std::sort(word_family.begin(), word_family.end());
+  word_family.erase(std::unique(word_family.begin(), word_family.end()), word_family.end());
+  std::vector<std::size_t> families_with(word_ids.size());
+  for (const auto& entry : word_family) ++families_with[entry.first];
+  word_family = {};
+  const auto make_template = [&](const std::vector<std::string>& words) {
+    std::vector<std::string> out;
+    for (const auto& word : words) {
+      const auto it = word_ids.find(word);
+      const bool common = it != word_ids.end() && families_with[it->second] >= options.template_families;
+      if (common && word != "n") {
+        out.push_back(word);
+      } else if (out.empty() || out.back() != "X") {
+        out.emplace_back("X");  // a run of rare words is one name, and a name is rare
+      }
+    }
+    return out;
+  };
+
+  // Caps. Segments in more languages come first, so that what stays serves most.
+  std::vector<std::size_t> by_use(n);
+  for (std::size_t i = 0; i < n; ++i) by_use[i] = i;
+  std::vector<std::size_t> ways(n);
+  for (std::size_t i = 0; i < n; ++i) ways[i] = detail::languages_in(segments[i]);
+  std::sort(by_use.begin(), by_use.end(), [&](auto a, auto b) {
+    return ways[a] != ways[b] ? ways[a] > ways[b] : order[a] != order[b] ? order[a] < order[b] : a < b;
+  });
+  std::unordered_map<std::string, std::vector<std::size_t>> used;
+  std::unordered_set<std::string> train_keys, train_templates, train_english;
+  std::vector<std::unordered_set<std::string>> train_targets(languages.size());
+  const auto plain = [](std::string_view text) { return joined(key_words(text, {})); };
+  for (const std::size_t i : by_use) {
+    if (part[i] != Part::train) continue;
+    Segment& s = segments[i];
+    const auto words = make_template(keys[i]);
+    const std::string key = "k" + joined(keys[i]), pattern = detail::is_telling(words) ? "t" + joined(words) : "";
+    auto count_of = [&](const std::string& name) -> std::vector<std::size_t>& {
+      auto& counts = used[name];
+      counts.resize(languages.size());
+      return counts;
+    };
+    bool any = false;
+    for (std::size_t l = 1; l < languages.size(); ++l) {
+      if (s.text[l].empty()) continue;
+      if (count_of(key)[l] >= options.same_key || (!pattern.empty() && count_of(pattern)[l] >= options.same_template)) {
+        s.text[l].clear();
+        ++report.capped[languages[l]];
+        continue;
+      }
+      ++count_of(key)[l];
+      if (!pattern.empty()) ++count_of(pattern)[l];
+      train_targets[l].insert(plain(s.text[l]));
+      any = true;
+    }
+    if (!any) continue;
+    train_keys.insert(key);
+    if (!pattern.empty()) train_templates.insert(pattern);
+    train_english.insert(plain(s.text[0]));
+  }
+  used.clear();
+
+  // Dev and test: out with everything that train gives away.
+  std::vector<std::size_t> pool;
+  for (std::size_t i = 0; i < n; ++i) {
+    if (part[i] == Part::train || ways[i] == 0) continue;
+    if (part[i] == Part::test) ++report.pool;
+    const auto& s = segments[i];
+    const auto words = examine(s.text[0]).tokens;
+    if (words < options.min_words || words > options.max_words) continue;
+    const auto pattern = make_template(keys[i]);
+    if (train_keys.contains("k" + joined(keys[i])) || train_english.contains(plain(s.text[0])) ||
+        (detail::is_telling(pattern) && train_templates.contains("t" + joined(pattern))))
+      continue;
+    bool target = false;
+    for (std::size_t l = 1; l < languages.size(); ++l)
+      target = target || (!s.text[l].empty() && train_targets[l].contains(plain(s.text[l])));
+    if (!target) pool.push_back(i);
+  }
+  std::vector<char> near(pool.size(), 0);
+  for (const bool named : {true, false}) {
+    detail::GramIndex index;
+    const auto words_of = [&](std::size_t i) { return named ? key_words(segments[i].text[0], {}) : keys[i]; };
+    for (const auto i : pool) index.add(words_of(i));
+    for (std::size_t i = 0; i < n; ++i) {
+      if (part[i] != Part::train || detail::languages_in(segments[i]) == 0) continue;
+      index.compare(words_of(i), [&](std::uint32_t member, double jaccard, double contained) {
+        if (jaccard >= options.max_jaccard || contained >= options.max_containment) near[member] = 1;
+      });
+    }
+  }
+  std::vector<std::size_t> kept;
+  for (std::size_t k = 0; k < pool.size(); ++k)
+    if (!near[k]) kept.push_back(pool[k]);
+  pool = std::move(kept);
+
+  // Choice per language: the most multiway rows first, the rest by hash. Test before dev, which must not repeat it.
+  std::unordered_set<std::string> test_english;
+  std::vector<std::unordered_set<std::string>> test_targets(languages.size());
+  for (const Part held : {Part::test, Part::dev}) {
+    std::vector<std::size_t> rows;
+    for (const auto i : pool) {
+      if (part[i] != held) continue;
+      const auto& s = segments[i];
+      bool repeats = test_english.contains(plain(s.text[0]));
+      for (std::size_t l = 1; l < languages.size(); ++l)
+        repeats = repeats || (!s.text[l].empty() && test_targets[l].contains(plain(s.text[l])));
+      if (!repeats) rows.push_back(i);
+    }
+    if (held == Part::test) report.remaining = rows.size();
+    const std::size_t most = held == Part::test ? options.test : options.dev;
+    const auto by_hash = [&](auto a, auto b) { return order[a] != order[b] ? order[a] < order[b] : a < b; };
+    for (std::size_t l = 1; l < languages.size(); ++l) {
+      std::vector<std::size_t> mine;
+      for (const auto i : rows)
+        if (!segments[i].text[l].empty()) mine.push_back(i);
+      if (mine.size() > most) {
+        std::sort(mine.begin(), mine.end(),
+                  [&](auto a, auto b) { return ways[a] != ways[b] ? ways[a] > ways[b] : by_hash(a, b); });
+        const auto first = static_cast<std::size_t>(options.multiway * static_cast<double>(most));
+        std::sort(mine.begin() + static_cast<std::ptrdiff_t>(first), mine.end(), by_hash);
+        for (std::size_t k = most; k < mine.size(); ++k) segments[mine[k]].text[l].clear();
+        mine.resize(most);
+      }
+      if (held == Part::test)
+        for (const auto i : mine) {
+          test_english.insert(plain(segments[i].text[0]));
+          test_targets[l].insert(plain(segments[i].text[l]));
+        }
+    }
+    if (held == Part::dev) {
+      std::vector<char> is_row(n, 0);
+      for (const auto i : rows) is_row[i] = 1;
+      for (std::size_t i = 0; i < n; ++i)
+        if (part[i] == Part::dev && !is_row[i]) std::fill(segments[i].text.begin() + 1, segments[i].text.end(), "");
+    }
+  }
+  {
+    std::vector<char> in_pool(n, 0);
+    for (const auto i : pool) in_pool[i] = 1;
+    for (std::size_t i = 0; i < n; ++i)
+      if (part[i] != Part::train && !in_pool[i]) std::fill(segments[i].text.begin() + 1, segments[i].text.end(), "");
+  }
+
+  Corpus corpus;
+  corpus.languages = languages;
+  for (const auto& [name, which] : {std::pair{"train", Part::train}, {"dev", Part::dev}, {"test", Part::test}}) {
+    SplitRows& rows = corpus.splits[name];
+    for (const auto& language : languages) rows.text[language];
+    for (std::size_t i = 0; i < n; ++i) {
+      Segment& s = segments[i];
+      if (part[i] != which || detail::languages_in(s) == 0) continue;
+      const auto id = static_cast<std::uint32_t>(rows.ids.size());
+      rows.ids.push_back(id);
+      rows.kinds.push_back(s.kind);
+      std::string sources;
+      for (std::size_t k = 0; k < s.sources.size() && k < 3; ++k) sources += (k > 0 ? " " : "") + s.sources[k];
+      rows.sources.push_back(std::move(sources));
+      for (std::size_t l = 0; l < languages.size(); ++l) {
+        if (s.text[l].empty()) continue;
+        rows.text[languages[l]].ids.push_back(id);
+        rows.text[languages[l]].lines.push_back(std::move(s.text[l]));
+      }
+    }
+  }
+  return corpus;
+}
+
+/// What dev and test share with train (and test with dev), recomputed from a corpus as it was read back.
+struct Leaks {
+  std::size_t families = 0, english = 0, normalised = 0, targets = 0, near = 0;
+  double mean_best_jaccard = 0;  ///< of the test segments' 3-grams with train's
+  bool none() const { return families + english + normalised + targets + near == 0; }
+};
+
+inline Leaks check_leaks(const Corpus& corpus, const SplitOptions& options) {
+  Leaks leaks;
+  const std::string& pivot = corpus.languages.at(0);
+  const std::vector<std::string> names = {"train", "dev", "test"};
+  const auto words = [](const std::string& text) { return key_words(text, {}); };
+  for (std::size_t b = 1; b < names.size(); ++b) {
+    if (!corpus.splits.contains(names[b])) continue;
+    const SplitRows& held = corpus.split(names[b]);
+    for (std::size_t a = 0; a < b; ++a) {
+      if (!corpus.splits.contains(names[a])) continue;
+      const SplitRows& seen = corpus.split(names[a]);
+      std::unordered_set<std::string> families;
+      const auto for_each_family = [](const SplitRows& rows, auto each) {
+        for (const auto& list : rows.sources)
+          for (std::size_t at = 0; at < list.size();) {
+            const auto end = std::min(list.find(' ', at), list.size());
+            each(family_of(std::string_view(list).substr(at, end - at)));
+            at = end + 1;
+          }
+      };
+      for_each_family(seen, [&](std::string f) { families.insert(std::move(f)); });
+      std::unordered_set<std::string> shared;
+      for_each_family(held, [&](std::string f) {
+        if (families.contains(f)) shared.insert(std::move(f));
+      });
+      leaks.families += shared.size();
+      for (const auto& language : corpus.languages) {
+        const auto x = seen.text.find(language), y = held.text.find(language);
+        if (x == seen.text.end() || y == held.text.end()) continue;
+        const std::unordered_set<std::string_view> exact(x->second.lines.begin(), x->second.lines.end());
+        std::unordered_set<std::string> normal;
+        for (const auto& line : x->second.lines) normal.insert(joined(words(line)));
+        for (const auto& line : y->second.lines) {
+          const bool same = normal.contains(joined(words(line)));
+          if (language == pivot) {
+            leaks.english += exact.contains(line);
+            leaks.normalised += same;
+          } else {
+            leaks.targets += same;
+          }
+        }
+      }
+    }
+    const auto held_pivot = held.text.find(pivot), train_pivot = corpus.split("train").text.find(pivot);
+    if (held_pivot == held.text.end() || train_pivot == corpus.split("train").text.end()) continue;
+    detail::GramIndex index;
+    for (const auto& line : held_pivot->second.lines) index.add(words(line));
+    std::vector<double> best(held_pivot->second.size()), inside(best.size());
+    for (const auto& line : train_pivot->second.lines)
+      index.compare(words(line), [&](std::uint32_t member, double jaccard, double contained) {
+        best[member] = std::max(best[member], jaccard);
+        inside[member] = std::max(inside[member], contained);
+      });
+    double sum = 0;
+    for (std::size_t i = 0; i < best.size(); ++i) {
+      leaks.near += best[i] >= options.max_jaccard || inside[i] >= options.max_containment;
+      sum += best[i];
+    }
+    if (names[b] == "test" && !best.empty()) leaks.mean_best_jaccard = sum / static_cast<double>(best.size());
+  }
+  return leaks;
+}
+
+}  // namespace nmt

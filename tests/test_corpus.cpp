@@ -1,0 +1,448 @@
+// The corpus builder on small synthetic descriptions: parse, align, filter, split, write, read, import, bad input.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "../examples/translation/corpus/build.hpp"
+#include "../examples/translation/corpus/import.hpp"
+#include "../examples/translation/corpus/spm.hpp"
+#include "../examples/translation/corpus/write.hpp"
+
+namespace fs = std::filesystem;
+using nmt::Part;
+using nmt::Script;
+using nmt::Verdict;
+using sparsemoe::Error;
+
+namespace {
+
+/// A directory that goes with the test.
+struct Scratch {
+  fs::path path;
+  Scratch() : path(fs::temp_directory_path() / sparsemoe::join("sparsemoe-corpus-", ::getpid())) {
+    fs::remove_all(path);
+    fs::create_directories(path);
+  }
+  ~Scratch() {
+    std::error_code ignored;
+    fs::remove_all(path, ignored);
+  }
+  fs::path file(const std::string& name, const std::string& text) const {
+    nmt::write_file(path / name, text);
+    return path / name;
+  }
+};
+
+template <class Call>
+std::string message(Call call) {
+  try {
+    call();
+  } catch (const Error& problem) {
+    return problem.what();
+  }
+  return "no error";
+}
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+const char* const kEnglish =
+    "Package: teapot\nDescription-md5: 0123\nDescription-en: kettle with a whistle\n"
+    " Boils water on any stove. It whistles when the\n water is hot.\n .\n It can:\n  * boil water\n  * make\n    tea\n"
+    "   +---+\n .\n The end is near\n\n"
+    "Package: spoon\nDescription-md5: 4567\nDescription-en: stirs\n";
+
+Verdict verdict(const std::string& english, const std::string& foreign, const std::string& language = "de",
+                double ratio = 1.1) {
+  return nmt::judge(nmt::examine(english), nmt::examine(foreign), nmt::script_of(language), ratio, nmt::Limits{});
+}
+
+nmt::Segment segment(const std::string& english, const std::string& german, const std::string& source) {
+  return {{english, german}, 't', {source}, {source}};
+}
+
+}  // namespace
+
+TEST_CASE("a translation file becomes stanzas, and one in another language none") {
+  const auto read = nmt::parse_translation(kEnglish, "en", "file");
+  REQUIRE(read.stanzas.size() == 2);
+  CHECK(read.stanzas[0].package == "teapot");
+  CHECK(read.stanzas[0].md5 == "0123");
+  CHECK(read.stanzas[1].text == "stirs");
+  CHECK(nmt::parse_translation(kEnglish, "de", "file").stanzas.empty());
+  CHECK(nmt::parse_translation("", "de", "file").stanzas.empty());
+}
+
+TEST_CASE("a file that is no translation file is refused at its line") {
+  const auto parse = [](const std::string& text) {
+    return message([&] { nmt::parse_translation(text, "de", "T-de"); });
+  };
+  CHECK(contains(parse("<html>\n"), "T-de:1: expected 'Field: value'"));
+  CHECK(contains(parse(" text first\n"), "T-de:1: a continuation line"));
+  CHECK(contains(parse("Package: a\n\n\nDescription-de: x\n"), "T-de:1: a stanza without"));
+  const auto bad = nmt::parse_translation("Package: a\nDescription-md5: 1\nDescription-de: \xff\n", "de", "T-de");
+  CHECK(bad.stanzas.empty());
+  CHECK(bad.malformed == 1);
+}
+
+TEST_CASE("sources default to the package and lose their version") {
+  std::unordered_map<std::string, std::string> sources;
+  nmt::parse_sources("Package: a\nSource: b (1.2)\n\nPackage: c\n\nPackage: d\nSource: e\n", sources);
+  CHECK(sources.at("a") == "b");
+  CHECK(sources.at("c") == "c");
+  CHECK(sources.at("d") == "e");
+}
+
+TEST_CASE("a description falls into text and items, and drawings are dropped") {
+  const auto d = nmt::parse_description(nmt::parse_translation(kEnglish, "en", "file").stanzas[0].text);
+  CHECK(d.short_line == "kettle with a whistle");
+  REQUIRE(d.paragraphs.size() == 3);
+  REQUIRE(d.paragraphs[0].size() == 1);
+  CHECK(d.paragraphs[0][0].lines.size() == 2);
+  REQUIRE(d.paragraphs[1].size() == 3);
+  CHECK(d.paragraphs[1][0].kind == nmt::UnitKind::text);
+  CHECK(d.paragraphs[1][2].kind == nmt::UnitKind::item);
+  CHECK(d.paragraphs[1][2].lines[1] == "tea");
+  const auto french = nmt::parse_description("x\n  –\u00a0un point ;\n  - deux");
+  REQUIRE(french.paragraphs.size() == 1);
+  CHECK(french.paragraphs[0].size() == 2);
+  CHECK(french.paragraphs[0][0].lines[0] == "un point ;");
+  const auto plain = nmt::parse_description("x\n o no item\n 1. neither\n o");
+  REQUIRE(plain.paragraphs.size() == 1);
+  CHECK(plain.paragraphs[0].size() == 1);
+}
+
+TEST_CASE("lines are joined as each script needs it") {
+  nmt::WordCounts words{{"소프트웨어는", 3}, {"새", 5}, {"차", 5}};
+  CHECK(nmt::unwrap({"one", "two"}, Script::latin, {}) == "one two");
+  CHECK(nmt::unwrap({"well-", "known"}, Script::latin, {}) == "well-known");
+  CHECK(nmt::unwrap({"Vor-", "und Nachteile"}, Script::latin, {}) == "Vor- und Nachteile");
+  CHECK(nmt::unwrap({"this -", "that"}, Script::latin, {}) == "this - that");
+  CHECK(nmt::unwrap({"一二", "三"}, Script::chinese, {}) == "一二三");
+  CHECK(nmt::unwrap({"一 GTK", "三"}, Script::chinese, {}) == "一 GTK 三");
+  CHECK(nmt::unwrap({"이 소프트", "웨어는 좋다"}, Script::hangul, words) == "이 소프트웨어는 좋다");
+  CHECK(nmt::unwrap({"이 새", "차 좋다"}, Script::hangul, words) == "이 새 차 좋다");
+}
+
+TEST_CASE("sentences end at stops, not at abbreviations, versions or before lower case") {
+  using List = std::vector<std::string>;
+  CHECK(nmt::split_sentences("One is here. Two is there! Is it (really?) So.") ==
+        List{"One is here.", "Two is there!", "Is it (really?)", "So."});
+  CHECK(nmt::split_sentences("Use e.g. Tea, see J. Doe, version 2.5 and x. y") ==
+        List{"Use e.g. Tea, see J. Doe, version 2.5 and x. y"});
+  CHECK(nmt::split_sentences("これは茶です。とても熱い！") == List{"これは茶です。", "とても熱い！"});
+  CHECK(nmt::split_sentences("").empty());
+}
+
+TEST_CASE("Gale-Church finds one sentence that became two") {
+  const auto beads = nmt::gale_church({50, 100, 40}, {52, 48, 55, 41}, 1.0);
+  REQUIRE(beads.size() == 3);
+  CHECK(beads[1].english == 1);
+  CHECK(beads[1].foreign == 2);
+  CHECK(nmt::gale_church({50}, {10, 20, 20}, 1.0).empty());
+}
+
+TEST_CASE("units are paired only where the structures agree") {
+  const auto flat = [](const std::string& text) {
+    return nmt::flatten(nmt::parse_description(text), Script::latin, {});
+  };
+  const auto en = flat("short\n Text one.\n .\n  * item\n .\n Last.");
+  CHECK(nmt::align_units(en, flat("kurz\n Text eins.\n .\n  * Punkt\n .\n Ende.")).size() == 4);
+  CHECK(nmt::align_units(en, flat("kurz\n Text eins.\n  * Punkt\n .\n Ende.")).size() == 4);  // flat list agrees
+  CHECK(nmt::align_units(en, flat("kurz\n Text eins.\n .\n Kein Punkt\n .\n Ende.")).size() ==
+        3);  // one paragraph differs
+  CHECK(nmt::align_units(en, flat("kurz\n Nur dies.")).size() == 1);
+}
+
+TEST_CASE("a paragraph is split when the lengths agree and stays whole when not") {
+  std::vector<nmt::Pair> out;
+  nmt::split_paragraph(
+      {"Water is boiled here. Tea is made there.", "Wasser wird hier gekocht. Tee macht man dort.", 'p'}, Script::latin,
+      1.1, out);
+  REQUIRE(out.size() == 2);
+  CHECK(out[0].kind == 't');
+  CHECK(out[1].foreign == "Tee macht man dort.");
+  out.clear();
+  nmt::split_paragraph({"Water. Tea is made over there by the many people of this great house of leaves and cups.",
+                        "Wasser wird hier von den vielen Leuten dieses großen Hauses voller Tassen gekocht. Tee.", 'p'},
+                       Script::latin, 1.0, out);
+  REQUIRE(out.size() == 1);
+  CHECK(out[0].kind == 'p');
+}
+
+TEST_CASE("cleaning composes, drops what cannot be seen and leaves single spaces") {
+  CHECK(nmt::clean_text("  cafe\u0301\u00a0\u3000a\u200bb\u00adc\t ") == "caf\u00e9 abc");
+  CHECK(nmt::clean_text(nmt::clean_text("e\u0301 x")) == nmt::clean_text("e\u0301 x"));
+  CHECK_THROWS_AS(nmt::clean_text("a\xff"), Error);
+  std::string item = "Tee kochen ;";
+  nmt::trim_item_end("make tea", item);
+  CHECK(item == "Tee kochen");
+  item = "Tee kochen.";
+  nmt::trim_item_end("make tea.", item);
+  CHECK(item == "Tee kochen.");
+}
+
+TEST_CASE("each filter drops its own fault and keeps the sound pair") {
+  const std::string en = "a small kettle that whistles", de = "ein kleiner Kessel, der pfeift";
+  CHECK(verdict(en, de) == Verdict::kept);
+  CHECK(verdict(en, de + "\u0085") == Verdict::broken);
+  CHECK(verdict(en, "ein groÃ\u009fer Kessel, der pfeift") == Verdict::broken);
+  CHECK(verdict(en, "ein kleiner &amp; feiner Kessel") == Verdict::entities);
+  CHECK(verdict(en, std::string(700, 'a')) == Verdict::too_long);
+  CHECK(verdict("kettle", "Kessel") == Verdict::too_short);
+  CHECK(verdict("a 12 34 567 8 9", "ein 12 34 567 8 9") == Verdict::no_letters);
+  CHECK(verdict("see https://tea.example/kettle", "siehe https://tea.example/kettle") == Verdict::address);
+  CHECK(verdict(en, "A small kettle that Whistles") == Verdict::untranslated);
+  CHECK(verdict(en, "whistles kettle: small that") == Verdict::untranslated);
+  CHECK(verdict(en, "Kessel") == Verdict::length);
+  CHECK(verdict("kettle of 1999 and 2000", "Kessel von 1998 und 2001") == Verdict::numbers);
+  CHECK(verdict(en, "маленький чайник со свистком") == Verdict::script);
+  CHECK(verdict(en, "маленький чайник со свистком", "ru") == Verdict::kept);
+  CHECK(verdict(en, "作为小型水壶会吹口哨", "zh_CN", 0.4) == Verdict::kept);
+  CHECK(verdict(en, "Wasserkessel klein pfeift", "zh_CN", 0.9) == Verdict::script);
+}
+
+TEST_CASE("word odds tell English from the language they learnt") {
+  nmt::WordOdds odds;
+  for (int i = 0; i < 20; ++i)
+    odds.learn({"the", "water", "is", "hot", "gnu"}, {"das", "wasser", "ist", "warm", "gnu"});
+  CHECK(odds.mean({"das", "wasser", "ist"}) > 1);
+  CHECK(odds.mean({"the", "water", "is"}) < -1);
+  CHECK(odds.mean({"gnu", "gnu", "gnu"}) == doctest::Approx(0));
+  CHECK(odds.mean({"the", "water"}) == 0);
+}
+
+TEST_CASE("families ignore versions") {
+  CHECK(nmt::family_of("gcc-12") == "gcc");
+  CHECK(nmt::family_of("gcc-13-cross") == "gcc");
+  CHECK(nmt::family_of("wesnoth-1.14") == "wesnoth");
+  CHECK(nmt::family_of("7zip") == "7zip");
+  CHECK(nmt::family_of("base64codec") == "base64codec");
+  CHECK(nmt::family_of("teapot") == "teapot");
+}
+
+TEST_CASE("shares are nested: fewer languages never test on what more languages train on") {
+  int tested = 0;
+  for (int i = 0; i < 2000; ++i) {
+    const auto name = sparsemoe::join("package", i);
+    for (int low = 0; low < 2; ++low) {
+      const Part few = nmt::part_of_family(name, low, 0), many = nmt::part_of_family(name, low + 1, 0);
+      if (few != Part::train) CHECK(few == many);
+    }
+    tested += nmt::part_of_family(name, 2, 0) == Part::test;
+  }
+  CHECK(tested > 540);  // 32 % of 2000 is 640, standard deviation 21
+  CHECK(tested < 740);
+}
+
+TEST_CASE("keys replace names, digits and addresses") {
+  CHECK(nmt::joined(nmt::key_words("The Teapot (2.15) at http://tea.example/!", {"teapot"})) == "the n 0 0 at url ");
+}
+
+TEST_CASE("the split holds out families, caps repeats, and a planted leak is found") {
+  std::vector<nmt::Segment> segments;
+  const std::vector<std::string> nouns = {"kettle", "spoon", "cup", "river", "stone", "lamp", "garden", "cloud"};
+  const std::vector<std::string> verbs = {"carries", "lifts", "finds", "draws", "turns", "holds", "reads"};
+  std::uint64_t state = 5;
+  const auto pick = [&state](const std::vector<std::string>& list) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return list[(state >> 33) % list.size()];
+  };
+  for (int i = 0; i < 600; ++i) {
+    const auto name =
+        "w" + std::string(1, static_cast<char>('a' + i % 26)) + std::string(1, static_cast<char>('a' + i / 26));
+    std::string text = name;
+    for (int k = 0; k < 4; ++k) text += " " + pick(verbs) + " " + name + pick(nouns);
+    segments.push_back(segment(text, "ü" + text, "source" + name));
+  }
+  const std::string twin = "the same words in every single package";
+  for (int i = 0; i < 5; ++i)
+    segments.push_back(segment(twin + " " + std::to_string(i), "dasselbe " + std::to_string(i), "other"));
+  nmt::SplitOptions options;
+  nmt::SplitReport report;
+  // "fi" has the largest share held out, which a small test needs.
+  auto corpus = nmt::split_segments(segments, {"en", "fi"}, options, report);
+  CHECK(corpus.split("test").ids.size() > 50);
+  CHECK(corpus.split("dev").ids.size() > 5);
+  CHECK(corpus.split("train").ids.size() > 200);
+  CHECK(nmt::check_leaks(corpus, options).none());
+  CHECK(corpus.split("test").kind(0) == 't');
+  CHECK_THROWS_AS(corpus.split("test").kind(99999), Error);
+  std::size_t twins = 0;
+  for (const auto& [name, rows] : corpus.splits)
+    for (const auto& line : rows.text.at("en").lines) twins += line.starts_with(twin);
+  CHECK(twins <= options.same_key);
+
+  auto& train = corpus.splits.at("train");
+  const auto& test = corpus.split("test");
+  SUBCASE("a shared family") {
+    train.sources[0] = test.sources[0];
+    CHECK(nmt::check_leaks(corpus, options).families == 1);
+  }
+  SUBCASE("a shared English segment") {
+    train.text.at("en").lines[0] = test.text.at("en").lines[0];
+    const auto leaks = nmt::check_leaks(corpus, options);
+    CHECK(leaks.english == 1);
+    CHECK(leaks.near == 1);
+  }
+  SUBCASE("a shared target, but for case") {
+    train.text.at("fi").lines[0] = test.text.at("fi").lines[0] + "!";
+    CHECK(nmt::check_leaks(corpus, options).targets == 1);
+  }
+  SUBCASE("a near duplicate") {
+    train.text.at("en").lines[0] = test.text.at("en").lines[0] + " too";
+    const auto leaks = nmt::check_leaks(corpus, options);
+    CHECK(leaks.english == 0);
+    CHECK(leaks.near == 1);
+  }
+}
+
+TEST_CASE("what is written is read back, and a failed run leaves nothing") {
+  const Scratch scratch;
+  const nmt::ParallelText text{{"en", "de", "fr"},
+                               {{"one cup", "eine Tasse", ""}, {"two cups", "zwei Tassen", "deux tasses"}}};
+  const auto corpus = nmt::split_parallel(text, {});
+  const auto out = scratch.path / "corpus";
+  {
+    nmt::NewDirectory folder(out, false);
+    nmt::write_corpus(corpus, {"own.tsv", {}, "t", 7, 0}, folder.path());
+  }  // not committed
+  CHECK_FALSE(fs::exists(out));
+  CHECK(fs::is_empty(scratch.path));
+  {
+    nmt::NewDirectory folder(out, false);
+    nmt::write_corpus(corpus, {"own.tsv", {}, "t", 7, 0}, folder.path());
+    folder.commit();
+  }
+  CHECK(nmt::read_file(out / "train" / "de.tsv") == "000000\teine Tasse\n000001\tzwei Tassen\n");
+  const auto back = nmt::load_corpus(out);
+  CHECK(back.languages == corpus.languages);
+  CHECK(back.tokenizer.empty());
+  const auto pairs = back.split("train").pairs("fr", "de");
+  REQUIRE(pairs.size() == 1);
+  CHECK(pairs[0].id == 1);
+  CHECK(*pairs[0].target == "zwei Tassen");
+  CHECK(back.split("train").text.at("fr").find(0) == nullptr);
+  CHECK(contains(message([&] { nmt::NewDirectory again(out, false); }), "exists: choose another --out"));
+  CHECK_NOTHROW(nmt::NewDirectory(out, true));
+  scratch.file("precious", "x");
+  CHECK(contains(message([&] { nmt::NewDirectory again(scratch.path, true); }), "is not a corpus"));
+  CHECK(fs::exists(scratch.path / "precious"));
+  CHECK(contains(message([&] { nmt::load_corpus(out, {"it"}); }), "no language 'it'"));
+  nmt::run_program({"xz", (out / "train" / "de.tsv").string()});
+  CHECK(nmt::load_corpus(out).split("train").pairs("en", "de").size() == 2);
+}
+
+TEST_CASE("a damaged corpus is refused at its line") {
+  const Scratch scratch;
+  fs::create_directories(scratch.path / "train");
+  const auto load = [&] { return message([&] { nmt::load_corpus(scratch.path); }); };
+  scratch.file("train/sources.tsv", "000000\tt\tteapot\n");
+  const auto en = [&](const std::string& text) {
+    scratch.file("train/en.tsv", text);
+    return load();
+  };
+  CHECK(en("000000\tfine\n") == "no error");
+  CHECK(contains(en("000000\n"), "en.tsv:1: 1 columns, expected 2"));
+  CHECK(contains(en("000000\ta\n000000\tb\n"), "en.tsv:2: id 0 does not ascend"));
+  CHECK(contains(en("00x\ta\n"), "en.tsv:1: '00x' is not an id"));
+  CHECK(contains(en("000001\ta\n"), "id 1 is not in sources.tsv"));
+  CHECK(contains(en("000000\ta\xff\n"), "en.tsv:1: not valid UTF-8 at byte 8"));
+  CHECK(contains(en("000000\t\n"), "empty text"));
+}
+
+TEST_CASE("own text with any fault is refused with file and line") {
+  const Scratch scratch;
+  const auto tsv = [&](const std::string& text) {
+    const auto path = scratch.file("own.tsv", text);
+    return message([&] { nmt::read_parallel_tsv(path); });
+  };
+  CHECK(tsv("\xEF\xBB\xBF"
+            "en\tde\r\na cup\teine Tasse\r\n") == "no error");
+  CHECK(contains(tsv(""), "own.tsv: empty file"));
+  CHECK(contains(tsv("en\na\n"), "own.tsv:1: expected two or more"));
+  CHECK(contains(tsv("en\tGerman!\na\tb\n"), "own.tsv:1: 'German!' is not a language code"));
+  CHECK(contains(tsv("en\ten\na\tb\n"), "own.tsv:1: en names two columns"));
+  CHECK(contains(tsv("en\tde\na\tb\tc\n"), "own.tsv:2: 3 columns, the header has 2"));
+  CHECK(contains(tsv("en\tde\na\tb\n\t\xC3\x28\n"), "own.tsv:3: not valid UTF-8 at byte 1"));
+  CHECK(contains(tsv("en\tde\n\tb\n"), "own.tsv:2: no text in en"));
+  CHECK(contains(tsv("en\tde\na\t \n"), "own.tsv:2: no translation"));
+  CHECK(contains(tsv("en\tde\n"), "a header and no text"));
+  CHECK(contains(message([&] { nmt::read_parallel_tsv(scratch.path / "none.tsv"); }), "none.tsv: No such file"));
+  const auto pair = [&](const std::string& a, const std::string& b) {
+    const auto x = scratch.file("src.en", a), y = scratch.file("src.de", b);
+    return message([&] { nmt::read_parallel_files(x, y, "en", "de"); });
+  };
+  CHECK(pair("one\ntwo\n", "eins\nzwei\n") == "no error");
+  CHECK(contains(pair("one\ntwo\n", "eins\n"), "src.en:2: "));
+  CHECK(contains(pair("one\n\n", "eins\nzwei\n"), "src.en:2: empty line"));
+  CHECK(contains(pair("one\n", "\xED\xA0\x80\n"), "src.de:1: not valid UTF-8 at byte 0"));
+}
+
+TEST_CASE("own text is divided without shared sources or targets") {
+  nmt::ParallelText text{{"en", "de"}, {}};
+  for (int i = 0; i < 400; ++i) {
+    const std::string w =
+        std::string(1, static_cast<char>('a' + i % 20)) + std::string(1, static_cast<char>('a' + i / 20));
+    text.rows.push_back({"cup " + w, "Tasse " + w});
+    if (i % 4 == 0) text.rows.push_back({"Cup " + w + "!", "andere Tasse " + w});
+    if (i % 5 == 0) text.rows.push_back({"cup " + w, "Tasse " + w});
+  }
+  const auto corpus = nmt::split_parallel(text, {});
+  CHECK(corpus.split("test").ids.size() > 0);
+  CHECK(corpus.split("test").ids.size() <= 29);  // a twentieth of the 580 rows
+  CHECK(corpus.split("dev").ids.size() > 0);
+  CHECK(corpus.split("train").ids.size() + corpus.split("test").ids.size() + corpus.split("dev").ids.size() == 500);
+  const auto leaks = nmt::check_leaks(corpus, {});
+  CHECK(leaks.english + leaks.normalised + leaks.targets == 0);
+  for (auto& row : text.rows) row[1] = "always the same";
+  CHECK(nmt::split_parallel(text, {}).split("test").ids.empty());  // one group: nothing can be held out
+}
+
+TEST_CASE("a tokenizer gives back every text and knows its tags") {
+  const Scratch scratch;
+  nmt::ParallelText text{{"en", "de"}, {}};
+  for (int i = 0; i < 300; ++i)
+    text.rows.push_back(
+        {sparsemoe::join("the kettle number ", i, " is hot"), sparsemoe::join("der Kessel Nummer ", i, " ist heiß")});
+  const auto corpus = nmt::split_parallel(text, {});
+  nmt::TokenizerOptions options;
+  options.vocabulary = 320;
+  nmt::train_tokenizer(corpus, options, scratch.path / "spm.model");
+  const nmt::Tokenizer tokenizer(scratch.path / "spm.model");
+  CHECK(tokenizer.size() == 320);
+  for (const std::string line : {"the kettle", "日本語 and \U0001F44D", "Größe  two spaces", ""}) {
+    const auto ids = tokenizer.encode(line);
+    CHECK(tokenizer.decode(ids) == line);
+    CHECK(std::count(ids.begin(), ids.end(), nmt::Tokenizer::unknown) == 0);
+  }
+  CHECK(tokenizer.tag("de") != tokenizer.tag("en"));
+  CHECK_THROWS_AS(tokenizer.tag("fr"), Error);
+  CHECK_THROWS_AS(tokenizer.decode({320}), Error);
+  options.vocabulary = 100000;
+  CHECK(contains(message([&] { nmt::train_tokenizer(corpus, options, scratch.path / "big"); }),
+                 "cannot train a tokenizer"));
+  CHECK(contains(message([&] { nmt::Tokenizer none(scratch.file("no.model", "junk")); }), "not a SentencePiece model"));
+}
+
+TEST_CASE("a child's failure is one sentence with its last line") {
+  CHECK(nmt::run_program({"printf", "a b"}) == "a b");
+  CHECK(message([] {
+          nmt::run_program({"sh", "-c", "echo first >&2; echo last >&2; exit 3"});
+        }) == "sh failed (exit 3): last");
+  CHECK(contains(message([] { nmt::run_program({"/no/such/program"}); }), "No such file"));
+  CHECK(contains(message([] { nmt::run_program({"sh", "-c", "kill -9 $$"}); }), "killed by signal 9"));
+}
+
+TEST_CASE("codes and suites cannot smuggle paths or options") {
+  for (const char* good : {"de", "pt_BR", "zh_CN", "ast"}) CHECK_NOTHROW(nmt::require_language_code(good));
+  for (const char* bad : {"", "d", "../x", "DE", "de_", "de,fr", "german"})
+    CHECK_THROWS_AS(nmt::require_language_code(bad), Error);
+  const Scratch scratch;
+  nmt::FetchOptions options;
+  options.work = scratch.path;
+  options.suites = {"../sid"};
+  CHECK(contains(message([&] { nmt::fetch_suites(options); }), "not the name of a suite"));
+}
