@@ -247,6 +247,7 @@ TEST_CASE("a manifest tells missing, truncated, long and corrupt files apart") {
 TEST_CASE("resume takes the newest checkpoint that verifies and says what it passed over") {
   Scratch scratch;
   CHECK(!find_checkpoint(scratch.path));
+  CHECK_THROWS_WITH_AS(find_checkpoint(scratch.path / "absent"), doctest::Contains("absent: cannot list"), FileError);
   for (const int step : {5, 10, 15}) make_checkpoint(scratch.path, step);
   CHECK(find_checkpoint(scratch.path)->step == 15);
   fs::resize_file(step_path(scratch.path, 15) / "model.safetensors", 7);

@@ -14,6 +14,24 @@
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
+enum class Listing { flat, deep };
+
+/// Entries of `directory`, with those of its subdirectories if deep. Throws FileError if it cannot be listed.
+inline std::vector<std::filesystem::directory_entry> list_directory(const std::filesystem::path& directory,
+                                                                    Listing listing = Listing::flat) {
+  std::vector<std::filesystem::directory_entry> entries;
+  try {
+    if (listing == Listing::deep) {
+      for (const auto& entry : std::filesystem::recursive_directory_iterator(directory)) entries.push_back(entry);
+    } else {
+      for (const auto& entry : std::filesystem::directory_iterator(directory)) entries.push_back(entry);
+    }
+  } catch (const std::filesystem::filesystem_error& error) {
+    fail_file(directory, "cannot list: ", error.code().message());
+  }
+  return entries;
+}
+
 /// What AtomicDirectory::commit does when the final name is taken.
 enum class Existing { refuse, replace };
 
@@ -41,7 +59,7 @@ class AtomicDirectory {
   /// Syncs every file and directory below path(), renames it to the final name, syncs the parent.
   /// Existing::replace swaps the two names in one step and deletes the old directory afterwards.
   void commit(Existing existing = Existing::refuse) {
-    for (const auto& entry : std::filesystem::recursive_directory_iterator(path_)) {
+    for (const auto& entry : list_directory(path_, Listing::deep)) {
       if (entry.is_directory()) sync_directory(entry.path());
       if (entry.is_regular_file()) File::open_read(entry.path()).sync();
     }
@@ -82,7 +100,7 @@ class AtomicDirectory {
 inline std::size_t remove_unfinished(const std::filesystem::path& directory) {
   std::size_t removed = 0;
   std::vector<std::filesystem::path> stale;
-  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+  for (const auto& entry : list_directory(directory)) {
     const std::string name = entry.path().filename().string();
     const std::size_t at = name.rfind(".tmp-");
     if (at == std::string::npos) continue;
@@ -106,7 +124,7 @@ inline std::filesystem::path step_path(const std::filesystem::path& run, std::in
 /// Steps that have a finished directory RUN/step-N, ascending.
 inline std::vector<std::int64_t> list_steps(const std::filesystem::path& run) {
   std::vector<std::int64_t> steps;
-  for (const auto& entry : std::filesystem::directory_iterator(run)) {
+  for (const auto& entry : list_directory(run)) {
     const std::string name = entry.path().filename().string();
     if (!name.starts_with("step-") || !entry.is_directory()) continue;
     const std::string digits = name.substr(5);

@@ -27,7 +27,7 @@ struct ManifestEntry {
 /// before AtomicDirectory::commit(). `extra` (step, format version, ...) is stored under "about".
 inline void write_manifest(const std::filesystem::path& directory, const Json& extra = Json::object()) {
   std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(directory)) {
+  for (const auto& entry : list_directory(directory, Listing::deep)) {
     if (!entry.is_regular_file()) continue;
     names.push_back(entry.path().lexically_relative(directory).generic_string());
   }
