@@ -3,6 +3,7 @@
 // stands below forward, with the same names. Read next: kernels/routing.hpp, nn/norm.hpp.
 #pragma once
 
+#include "sparsemoe/arena.hpp"
 #include "sparsemoe/backend/team.hpp"
 #include "sparsemoe/math.hpp"
 #include "sparsemoe/view.hpp"
@@ -271,6 +272,7 @@ struct CrossEntropyRow {
       if (team.lane() == 0) loss[r] = nll[r] = C(0), correct[r] = 0;
       return;
     }
+    const C mine = C(x[t]);  // read before the reductions: after them the lane that owns it may have overwritten it
     C top = C(x[0]);
     SPARSEMOE_SIMD_MAX(top)
     for (index_t j = team.lane(); j < n; j += Team::lanes) top = C(x[j]) > top ? C(x[j]) : top;
@@ -283,11 +285,11 @@ struct CrossEntropyRow {
     }
     total = team.sum(total);
     linear = team.sum(linear);
-    const C log_total = std::log(total), lse = top + log_total, at = C(x[t]) - top;
+    const C log_total = std::log(total), lse = top + log_total, at = mine - top;
     if (team.lane() == 0) {
       nll[r] = log_total - at;
       loss[r] = on_target * (log_total - at) + everywhere * (C(n) * log_total - linear) + z * lse * lse;
-      correct[r] = C(x[t]) >= top ? 1 : 0;
+      correct[r] = mine >= top ? 1 : 0;
     }
     if (!gradient) return;
     const C mass = on_target + everywhere * C(n), slope = scale * (mass + C(2) * z * lse) / total;
