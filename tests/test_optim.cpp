@@ -15,6 +15,7 @@
 #include "sparsemoe/io/safetensors.hpp"
 #include "sparsemoe/optim/adafactor.hpp"
 #include "sparsemoe/optim/adamw.hpp"
+#include "sparsemoe/optim/basic.hpp"
 #include "sparsemoe/optim/clip.hpp"
 
 namespace {
@@ -27,6 +28,8 @@ using Context = TestBackend::Context;
 static_assert(check_optimiser<Adafactor<Fp32, TestBackend>>());
 static_assert(check_optimiser<Adafactor<Bf16, TestBackend>>());
 static_assert(check_optimiser<AdamW<Fp64, TestBackend>>());
+static_assert(check_optimiser<Sgd<Fp16, TestBackend>>());
+static_assert(check_optimiser<Adagrad<Fp32, TestBackend>>());
 
 const std::string folder = std::string(SPARSEMOE_TEST_DATA) + "/goldens/";
 
@@ -130,6 +133,8 @@ double run_case(const json& c, typename O::Config config, double lr, double faul
     compare("adamw.first", p.offset, p.name + "/exp_avg");
     compare("adamw.second", p.offset, p.name + "/exp_avg_sq");
     compare("adamw.largest", p.offset, p.name + "/max_exp_avg_sq");
+    compare("sgd.momentum", p.offset, p.name + "/momentum_buffer");
+    compare("adagrad.sum", p.offset, p.name + "/sum");
     compare("adafactor.momentum", p.offset, p.name + "/exp_avg");
   }
   if constexpr (requires { optimiser.plan(); }) {
@@ -180,10 +185,18 @@ std::optional<double> run_golden(const json& c, double fault = 0) {
     config.amsgrad = p.value("amsgrad", false);
     return run_case<P, AdamW<P, TestBackend>>(c, config, lr, fault);
   }
+  if (kind == "optimizer/sgd") {
+    typename Sgd<P, TestBackend>::Config config;
+    config.momentum = p.value("momentum", 0.0);
+    config.weight_decay = p.value("weight_decay", 0.0);
+    config.nesterov = p.value("nesterov", false);
+    return run_case<P, Sgd<P, TestBackend>>(c, config, lr, fault);
+  }
+  if (kind == "optimizer/adagrad") return run_case<P, Adagrad<P, TestBackend>>(c, {}, lr, fault);
   return std::nullopt;
 }
 
-TEST_CASE("Adafactor, Adam and AdamW follow the reference trajectories") {
+TEST_CASE("Adafactor, Adam, AdamW, SGD and Adagrad follow the reference trajectories") {
   const json manifest = json::parse(std::ifstream(folder + "manifest-optim.json"));
   int cases = 0;
   for (const json& c : manifest.at("cases")) {
@@ -193,7 +206,7 @@ TEST_CASE("Adafactor, Adam and AdamW follow the reference trajectories") {
       run_golden<Fp32>(c);
     }
   }
-  CHECK(cases == 13);
+  CHECK(cases == 16);
 }
 
 TEST_CASE("a gradient that is off by a millionth fails the comparison") {
