@@ -8,6 +8,7 @@
 
 #include "../examples/translation/corpus/build.hpp"
 #include "../examples/translation/corpus/import.hpp"
+#include "../examples/translation/corpus/leaks.hpp"
 #include "../examples/translation/corpus/spm.hpp"
 #include "../examples/translation/corpus/write.hpp"
 

@@ -13,6 +13,7 @@
 #include "build.hpp"
 #include "fetch.hpp"
 #include "import.hpp"
+#include "leaks.hpp"
 #include "read_corpus.hpp"
 #include "split.hpp"
 #include "spm.hpp"

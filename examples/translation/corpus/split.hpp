@@ -1,7 +1,6 @@
 // split.hpp -- caps repeated text and divides segments into train, dev and test by package family, without leaks.
 // Main idea: whole families of source packages are held out by a fixed hash of their name, then everything in dev and
-// test that resembles a training segment is taken out. check_leaks() proves it again from the result.
-// Read next: write.hpp.
+// test that resembles a training segment is taken out. leaks.hpp proves it again from the files. Read next: leaks.hpp.
 #pragma once
 
 #include <algorithm>
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include "clean.hpp"
+#include "keys.hpp"
 #include "languages.hpp"
 #include "read_corpus.hpp"
 
@@ -38,90 +38,6 @@ struct SplitOptions {
   double max_jaccard = 0.5, max_containment = 0.7;
 };
 
-/// True when a lower-case word is one of the names or whole parts of one: "fast_image" in librust-fast-image-dev.
-inline bool names_it(std::string_view word, const std::vector<std::string>& names) {
-  if (word.size() < 2) return false;
-  std::string part(word);
-  std::replace(part.begin(), part.end(), '_', '-');
-  for (const auto& name : names) {
-    for (auto at = name.find(part); at != std::string::npos; at = name.find(part, at + 1)) {
-      const auto end = at + part.size();
-      const bool starts = at == 0 || name[at - 1] == '-' || (at == 3 && name.starts_with("lib"));
-      if (starts &&
-          (end == name.size() || name[end] == '-' || sparsemoe::is_ascii_digit(static_cast<unsigned char>(name[end]))))
-        return true;
-    }
-  }
-  return false;
-}
-
-/// Lower-case words of a text, digits as 0, addresses as "url", the given names as "n", punctuation gone.
-inline std::vector<std::string> key_words(std::string_view text, const std::vector<std::string>& names) {
-  std::vector<std::string> out;
-  const auto put = [&out](std::string& word) {
-    if (!word.empty()) out.push_back(std::move(word));
-    word.clear();
-  };
-  for (std::size_t at = 0; at < text.size();) {
-    const auto end = std::min(text.find(' ', at), text.size());
-    const std::string_view token = text.substr(at, end - at);
-    at = end + 1;
-    if (is_address(token)) {
-      out.emplace_back("url");
-      continue;
-    }
-    std::string lower;
-    for (std::size_t i = 0; i < token.size();) {
-      const auto step = sparsemoe::read_utf8(token, i);
-      sparsemoe::append_utf8(lower, to_lower(step.code));
-      i += std::max<std::size_t>(step.bytes, 1);
-    }
-    std::string_view bare = lower;
-    const auto mark = [](char c) { return !(c & 0x80) && !std::isalnum(static_cast<unsigned char>(c)) && c != '+'; };
-    while (!bare.empty() && mark(bare.front())) bare.remove_prefix(1);
-    while (!bare.empty() && mark(bare.back())) bare.remove_suffix(1);
-    if (names_it(bare, names)) {
-      out.emplace_back("n");
-      continue;
-    }
-    std::string word;
-    for (std::size_t i = 0; i < lower.size();) {
-      const auto step = sparsemoe::read_utf8(lower, i);
-      if (sparsemoe::is_ascii_digit(step.code)) {
-        if (word.empty() || word.back() != '0') word += '0';
-      } else if (is_letter(step.code)) {
-        word.append(lower, i, step.bytes);
-      } else {
-        put(word);
-      }
-      i += std::max<std::size_t>(step.bytes, 1);
-    }
-    put(word);
-  }
-  return out;
-}
-
-inline std::string joined(const std::vector<std::string>& words) {
-  std::string out;
-  for (const auto& word : words) (out += word) += ' ';
-  return out;
-}
-
-/// The family of a source package: its name up to the first version number, so that gcc-12 and gcc-13-cross are one.
-inline std::string family_of(std::string_view source) {
-  const auto digit = [](char c) { return c >= '0' && c <= '9'; };
-  for (std::size_t i = 1; i < source.size(); ++i) {
-    if (!digit(source[i]) || digit(source[i - 1])) continue;
-    std::size_t end = i;
-    while (end < source.size() && (digit(source[end]) || source[end] == '.')) ++end;
-    if (end < source.size() && source[end] != '-' && source[end] != '+') continue;
-    std::size_t cut = i;
-    while (cut > 1 && (source[cut - 1] == '-' || source[cut - 1] == '.' || source[cut - 1] == '_')) --cut;
-    if (cut >= 2) return std::string(source.substr(0, cut));
-  }
-  return std::string(source);
-}
-
 enum class Part { train, dev, test };
 
 /// Where a family goes. Small languages need a larger share held out to have a test set at all; the shares are nested
@@ -143,56 +59,6 @@ inline int scarcity_of(std::string_view language) {
 }
 
 namespace detail {
-
-/// Hashes of the word 3-grams, each once; a text of fewer words is one gram.
-inline std::vector<std::uint64_t> word_grams(const std::vector<std::string>& words) {
-  std::vector<std::uint64_t> hashes, out;
-  for (const auto& word : words) hashes.push_back(stable_hash(word));
-  const std::size_t n = std::min<std::size_t>(3, hashes.size());
-  for (std::size_t i = 0; n > 0 && i + n <= hashes.size(); ++i) {
-    std::uint64_t h = n;
-    for (std::size_t j = 0; j < n; ++j) h = (h ^ hashes[i + j]) * 0x9e3779b97f4a7c15u + (h >> 29);
-    out.push_back(h);
-  }
-  std::sort(out.begin(), out.end());
-  out.erase(std::unique(out.begin(), out.end()), out.end());
-  return out;
-}
-
-/// Compares a stream of texts with a fixed pool by their 3-grams, through an inverted index of the pool.
-class GramIndex {
- public:
-  void add(const std::vector<std::string>& words) {
-    const auto grams = word_grams(words);
-    for (const auto gram : grams) index_[gram].push_back(static_cast<std::uint32_t>(sizes_.size()));
-    sizes_.push_back(grams.size());
-  }
-
-  /// Calls `each(member, jaccard, share of the member's grams found)` for every member that has a gram in common.
-  template <class Each>
-  void compare(const std::vector<std::string>& words, Each each) {
-    common_.resize(sizes_.size());
-    const auto grams = word_grams(words);
-    std::vector<std::uint32_t> touched;
-    for (const auto gram : grams) {
-      const auto it = index_.find(gram);
-      if (it == index_.end()) continue;
-      for (const auto member : it->second)
-        if (common_[member]++ == 0) touched.push_back(member);
-    }
-    for (const auto member : touched) {
-      const auto both = static_cast<double>(common_[member]);
-      common_[member] = 0;
-      each(member, both / (static_cast<double>(sizes_[member] + grams.size()) - both),
-           both / static_cast<double>(sizes_[member]));
-    }
-  }
-
- private:
-  std::unordered_map<std::uint64_t, std::vector<std::uint32_t>> index_;
-  std::vector<std::size_t> sizes_;
-  std::vector<std::uint32_t> common_;
-};
 
 inline std::size_t languages_in(const Segment& s) {
   return static_cast<std::size_t>(
@@ -420,76 +286,6 @@ inline Corpus split_segments(std::vector<Segment>& segments, const std::vector<s
     }
   }
   return corpus;
-}
-
-/// What dev and test share with train (and test with dev), recomputed from a corpus as it was read back.
-struct Leaks {
-  std::size_t families = 0, english = 0, normalised = 0, targets = 0, near = 0;
-  double mean_best_jaccard = 0;  ///< of the test segments' 3-grams with train's
-  bool none() const { return families + english + normalised + targets + near == 0; }
-};
-
-inline Leaks check_leaks(const Corpus& corpus, const SplitOptions& options) {
-  Leaks leaks;
-  const std::string& pivot = corpus.languages.at(0);
-  const std::vector<std::string> names = {"train", "dev", "test"};
-  const auto words = [](const std::string& text) { return key_words(text, {}); };
-  for (std::size_t b = 1; b < names.size(); ++b) {
-    if (!corpus.splits.contains(names[b])) continue;
-    const SplitRows& held = corpus.split(names[b]);
-    for (std::size_t a = 0; a < b; ++a) {
-      if (!corpus.splits.contains(names[a])) continue;
-      const SplitRows& seen = corpus.split(names[a]);
-      std::unordered_set<std::string> families;
-      const auto for_each_family = [](const SplitRows& rows, auto each) {
-        for (const auto& list : rows.sources)
-          for (std::size_t at = 0; at < list.size();) {
-            const auto end = std::min(list.find(' ', at), list.size());
-            each(family_of(std::string_view(list).substr(at, end - at)));
-            at = end + 1;
-          }
-      };
-      for_each_family(seen, [&](std::string f) { families.insert(std::move(f)); });
-      std::unordered_set<std::string> shared;
-      for_each_family(held, [&](std::string f) {
-        if (families.contains(f)) shared.insert(std::move(f));
-      });
-      leaks.families += shared.size();
-      for (const auto& language : corpus.languages) {
-        const auto x = seen.text.find(language), y = held.text.find(language);
-        if (x == seen.text.end() || y == held.text.end()) continue;
-        const std::unordered_set<std::string_view> exact(x->second.lines.begin(), x->second.lines.end());
-        std::unordered_set<std::string> normal;
-        for (const auto& line : x->second.lines) normal.insert(joined(words(line)));
-        for (const auto& line : y->second.lines) {
-          const bool same = normal.contains(joined(words(line)));
-          if (language == pivot) {
-            leaks.english += exact.contains(line);
-            leaks.normalised += same;
-          } else {
-            leaks.targets += same;
-          }
-        }
-      }
-    }
-    const auto held_pivot = held.text.find(pivot), train_pivot = corpus.split("train").text.find(pivot);
-    if (held_pivot == held.text.end() || train_pivot == corpus.split("train").text.end()) continue;
-    detail::GramIndex index;
-    for (const auto& line : held_pivot->second.lines) index.add(words(line));
-    std::vector<double> best(held_pivot->second.size()), inside(best.size());
-    for (const auto& line : train_pivot->second.lines)
-      index.compare(words(line), [&](std::uint32_t member, double jaccard, double contained) {
-        best[member] = std::max(best[member], jaccard);
-        inside[member] = std::max(inside[member], contained);
-      });
-    double sum = 0;
-    for (std::size_t i = 0; i < best.size(); ++i) {
-      leaks.near += best[i] >= options.max_jaccard || inside[i] >= options.max_containment;
-      sum += best[i];
-    }
-    if (names[b] == "test" && !best.empty()) leaks.mean_best_jaccard = sum / static_cast<double>(best.size());
-  }
-  return leaks;
 }
 
 }  // namespace nmt
