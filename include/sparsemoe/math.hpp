@@ -44,10 +44,10 @@ SPARSEMOE_HD T sigmoid(T x) {
 SPARSEMOE_HD inline float tanh(float x) {
   const float a = x < 0 ? -x : x;
   const float e = exp(-2.0f * a);
-  const float big = (1.0f - e) / (1.0f + e);
+  const float ratio = (1.0f - e) / (1.0f + e);
   const float s = x * x;
-  const float small = a * (1.0f + s * (-0.333333333f + s * (0.133333333f - s * 0.0539682540f)));
-  const float t = a < 0.1f ? small : big;
+  const float series = a * (1.0f + s * (-0.333333333f + s * (0.133333333f - s * 0.0539682540f)));
+  const float t = a < 0.1f ? series : ratio;
   return x < 0 ? -t : t;
 }
 SPARSEMOE_HD inline double tanh(double x) { return std::tanh(x); }

@@ -46,19 +46,6 @@ struct OpenMp {
   static constexpr bool parallel = true;
 };
 
-/// Where item (o, i) of a batch of matrices lies: data + o * outer + i * inner, its rows `stride` apart.
-template <class T>
-struct BatchOf {
-  T* data = nullptr;
-  index_t stride = 0, outer = 0, inner = 0;
-};
-
-/// No work after a product's tile.
-struct NoEpilogue {
-  template <class Team>
-  SPARSEMOE_HD void operator()(Team, index_t, index_t, index_t) const {}
-};
-
 namespace detail {
 template <class F>
 struct IndexChunk {  // one Thrust element is a run of indices, so that the inner loop vectorises

@@ -5,6 +5,8 @@
 
 #include <string>
 
+#include "sparsemoe/arena.hpp"
+#include "sparsemoe/backend/product.hpp"
 #include "sparsemoe/error.hpp"
 #include "sparsemoe/kernels/rows.hpp"
 #include "sparsemoe/params.hpp"

@@ -8,11 +8,9 @@
 #include <cstdlib>
 #include <new>
 
-#include "sparsemoe/view.hpp"
+#include "sparsemoe/backend/product.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
-
-enum class Op { none, transpose };
 
 /// c = alpha op(a) op(b) + (accumulate ? c : 0).  op(a) is (m, k), op(b) is (k, n), c is (m, n).
 template <class TA, class TB, class TC>

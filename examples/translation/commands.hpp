@@ -1,0 +1,130 @@
+// commands.hpp -- the commands that use a trained model: translate, evaluate, report. Each is one function of its options.
+// Read next: main.cpp, which registers them.
+#pragma once
+
+#include <cstdio>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "run_files.hpp"
+#include "scoring.hpp"
+#include "sparsemoe/report/training_report.hpp"
+
+namespace nmt {
+
+struct TranslateOptions {
+  std::string model, from = "en", to;
+  std::int64_t threads = 0, batch = 64, max_length = 256, max_source = 1024;
+};
+
+/// Lines of standard input to standard output, in order; an empty line gives an empty line. Throws Error for a language
+/// the model does not know, and for malformed UTF-8 with its line number, after what was before it has been written.
+inline int translate(const TranslateOptions& o) {
+  auto loaded = load_model(o.model, o.threads);
+  const std::int32_t task = loaded.file.task_of(o.from, o.to), tag = loaded.tokenizer->tag(o.to);
+  constexpr std::size_t lines_at_once = 512;
+  std::size_t number = 0;
+  std::string line;
+  bool more = true;
+  while (more) {
+    std::vector<Ids> encoded;
+    std::vector<bool> empty;
+    std::string problem;
+    while (encoded.size() < lines_at_once && (more = static_cast<bool>(std::getline(std::cin, line)))) {
+      ++number;
+      try {
+        moe::require_utf8(line, moe::join("standard input:", number));
+      } catch (const moe::Error& e) {
+        problem = e.what();
+        more = false;
+        break;
+      }
+      Ids ids = loaded.tokenizer->encode(line);
+      empty.push_back(ids.empty());
+      if (static_cast<std::int64_t>(ids.size()) + 2 > o.max_source) {
+        std::fprintf(stderr, "warning: standard input:%zu: %zu tokens, cut to --max-source %lld\n", number, ids.size(), static_cast<long long>(o.max_source));
+        ids.resize(static_cast<std::size_t>(o.max_source - 2));
+      }
+      ids.insert(ids.begin(), tag);
+      ids.push_back(Tokenizer::end);
+      encoded.push_back(std::move(ids));
+    }
+    std::vector<const Ids*> sources;
+    for (std::size_t i = 0; i < encoded.size(); ++i)
+      if (!empty[i]) sources.push_back(&encoded[i]);
+    const auto out = translate_all(*loaded.translator, *loaded.tokenizer, sources, std::vector<std::int32_t>(sources.size(), task), o.max_length, o.batch);
+    for (std::size_t i = 0, k = 0; i < encoded.size(); ++i) {
+      const std::string text = empty[i] ? std::string() : out[k++];
+      std::fwrite(text.data(), 1, text.size(), stdout);
+      std::fputc('\n', stdout);
+    }
+    std::fflush(stdout);
+    moe::require(std::ferror(stdout) == 0, "standard output: cannot write; is the disk full?");
+    moe::require(problem.empty(), problem);
+  }
+  return 0;
+}
+
+struct EvaluateOptions {
+  std::string model, corpus, split = "dev", kinds, tokenizer, scores, samples, directions = "both";
+  std::vector<std::string> languages;
+  bool json = false;
+  std::int64_t rows = 0, max_length = 0, threads = 0, high = 15000;
+};
+
+/// BLEU and chrF per direction beside copying the source, the averages, and the signatures. kinds and max_length default
+/// to what the run was trained on.
+inline int evaluate(EvaluateOptions o) {
+  auto loaded = load_model(o.model, o.threads);
+  const fs::path settings = fs::path(o.model) / "settings.json";
+  if (fs::exists(settings)) {
+    const auto j = read_json_file(settings);
+    if (o.kinds.empty()) o.kinds = j.value("kinds", "");
+    if (o.max_length == 0) o.max_length = j.value("max_length", std::int64_t(0));
+  }
+  if (o.kinds.empty()) o.kinds = "s,t,p,l";
+  if (o.max_length == 0) o.max_length = 128;
+  std::vector<std::string> languages = loaded.file.languages;
+  if (!o.languages.empty()) {
+    languages = {languages.front()};
+    for (const auto& l : o.languages)
+      if (l != languages.front()) languages.push_back(l);
+  }
+  for (const auto& l : languages) (void)loaded.tokenizer->tag(l);
+  const Corpus corpus = load_corpus(o.corpus, languages);
+  const auto& split = corpus.split(o.split);
+  std::map<std::string, std::size_t> train_pairs;
+  for (std::size_t i = 1; i < languages.size(); ++i) train_pairs[languages[i]] = corpus.split("train").pairs(languages[0], languages[i]).size();
+  std::vector<DirectionScore> scores;
+  moe::Json list = moe::Json::array();
+  if (!o.json) std::printf("%-12s %6s %7s %7s %11s %11s\n", "direction", "rows", "BLEU", "chrF", "copy BLEU", "copy chrF");
+  for (const auto& d : directions_of(languages, o.directions)) {
+    const auto s = score_direction(*loaded.translator, loaded.file, *loaded.tokenizer, split, d, o.kinds, o.max_length, o.rows);
+    if (s.segments == 0) continue;
+    scores.push_back(s);
+    list.push_back({{"direction", d.name()}, {"bleu", s.bleu}, {"chrf", s.chrf}, {"copy_bleu", s.copy_bleu}, {"copy_chrf", s.copy_chrf},
+                    {"segments", s.segments}, {"signature", moe::bleu_signature(moe::bleu_tokenizer_for(d.target))}});
+    if (!o.json) {
+      std::printf("%-12s %6zu %7.1f %7.1f %11.1f %11.1f\n", d.name().c_str(), s.segments, s.bleu, s.chrf, s.copy_bleu, s.copy_chrf);
+      std::fflush(stdout);
+    }
+  }
+  moe::require(!scores.empty(), o.corpus, ": split '", o.split, "' has no pair of kinds '", o.kinds, "'");
+  const moe::Json mean = averages(scores, languages.front(), train_pairs, static_cast<std::size_t>(o.high));
+  const std::string signature = moe::bleu_signature(moe::BleuTokenizer::mteval13a);
+  const moe::Json all = {{"split", o.split}, {"kinds", o.kinds}, {"signature", signature}, {"chrf_signature", moe::chrf_signature(moe::ChrfKind::chrf2)},
+                         {"directions", list}, {"averages", mean}};
+  if (o.json) {
+    std::printf("%s\n", all.dump(2).c_str());
+  } else {
+    for (const auto& [name, value] : mean.items())
+      std::printf("%-12s %6d %7.1f %7.1f %11.1f %11.1f\n", name.c_str(), static_cast<int>(value["directions"].get<double>()), value["bleu"].get<double>(),
+                  value["chrf"].get<double>(), value["copy_bleu"].get<double>(), value["copy_chrf"].get<double>());
+    std::printf("BLEU %s (tok:zh for zh, tok:char for ja)\nchrF %s\n", signature.c_str(), moe::chrf_signature(moe::ChrfKind::chrf2).c_str());
+  }
+  if (!o.scores.empty()) moe::atomic_write(o.scores, all.dump(2) + "\n");
+  return 0;
+}
+
+}  // namespace nmt

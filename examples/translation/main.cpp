@@ -1,0 +1,101 @@
+// sparsemoe-nmt -- a mixture-of-experts translator from text to report: corpus, train, translate, evaluate, report.
+// Example:  sparsemoe-nmt corpus --out corpus --languages da,it
+//           sparsemoe-nmt train --corpus corpus --out run --minutes 10
+//           echo "a small text editor" | sparsemoe-nmt translate --model run --to da
+// Read next: settings.hpp for the knobs, train.hpp for the loop, translator_of.hpp for the model behind it.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <cstring>
+#include <string>
+
+#include "commands.hpp"
+#include "corpus/corpus.hpp"
+#include "sparsemoe/io/options.hpp"
+#include "train.hpp"
+
+namespace {
+
+/// With --resume, the run's own settings are what the command line starts from.
+void preset_from_run(int argc, char** argv, nmt::TrainSettings& settings) {
+  std::string out;
+  bool resume = false;
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    if (word == "--resume") resume = true;
+    if (word == "--out" && i + 1 < argc) out = argv[i + 1];
+    if (word.starts_with("--out=")) out = word.substr(6);
+  }
+  const nmt::fs::path saved = nmt::fs::path(out) / "settings.json";
+  if (resume && !out.empty() && nmt::fs::exists(saved)) sparsemoe::from_json(settings, nmt::read_json_file(saved), saved.string());
+}
+
+int program(int argc, char** argv) {
+  CLI::App app("sparsemoe-nmt: a mixture-of-experts translator, from text to report", "sparsemoe-nmt");
+  app.set_version_flag("--version", SPARSEMOE_VERSION);
+  app.require_subcommand(1);
+  nmt::add_corpus_command(app);
+
+  nmt::TrainSettings settings;
+  bool resume = false;
+  CLI::App* train = app.add_subcommand("train", "Train a model on a corpus");
+  preset_from_run(argc, argv, settings);
+  sparsemoe::add_options(*train, settings);
+  train->add_flag("--resume", resume, "Go on with the run in --out from its newest checkpoint");
+
+  nmt::TranslateOptions t;
+  CLI::App* translate = app.add_subcommand("translate", "Translate standard input line by line");
+  translate->add_option("--model", t.model, "Run or checkpoint")->required();
+  translate->add_option("--from", t.from, "Language of the input")->capture_default_str();
+  translate->add_option("--to", t.to, "Language of the output")->required();
+  translate->add_option("--batch", t.batch, "Lines decoded together")->capture_default_str()->check(CLI::Range(1, 4096));
+  translate->add_option("--max-length", t.max_length, "Most tokens of an output")->capture_default_str()->check(CLI::Range(1, 100000));
+  translate->add_option("--max-source", t.max_source, "Most tokens of an input; longer ones are cut, with a warning")->capture_default_str()->check(CLI::Range(8, 100000));
+  translate->add_option("--threads", t.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
+
+  nmt::EvaluateOptions e;
+  CLI::App* evaluate = app.add_subcommand("evaluate", "BLEU and chrF of a model on a split, beside copying the source");
+  evaluate->add_option("--model", e.model, "Run or checkpoint")->required();
+  evaluate->add_option("--corpus", e.corpus, "Corpus directory")->required();
+  evaluate->add_option("--split", e.split, "train, dev or test")->capture_default_str();
+  evaluate->add_option("--languages", e.languages, "Only these languages (beside the first)")->delimiter(',');
+  evaluate->add_option("--directions", e.directions, "both, en2xx or xx2en")->capture_default_str()->check(CLI::IsMember({"both", "en2xx", "xx2en"}));
+  evaluate->add_option("--kinds", e.kinds, "Kinds of text; default: what the run was trained on");
+  evaluate->add_option("--rows", e.rows, "Rows a direction, evenly spread; 0: all")->capture_default_str()->check(CLI::Range(0, 100000000));
+  evaluate->add_option("--max-length", e.max_length, "Most tokens of a side; default: what the run was trained on");
+  evaluate->add_option("--high", e.high, "Training pairs above which a language counts as high-resource")->capture_default_str();
+  evaluate->add_option("--scores", e.scores, "Also write the scores to this JSON file");
+  evaluate->add_option("--threads", e.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
+  evaluate->add_flag("--json", e.json, "Print JSON");
+
+  std::string run, out;
+  CLI::App* report = app.add_subcommand("report", "One HTML file of a run, which opens offline");
+  report->add_option("--run", run, "Run directory")->required();
+  report->add_option("--out", out, "HTML file to write")->required();
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& help) {
+    return app.exit(help);
+  } catch (const CLI::ParseError& problem) {
+    std::fprintf(stderr, "sparsemoe-nmt: %s (--help lists the options)\n", problem.what());
+    return 64;
+  }
+  if (train->parsed()) return nmt::TrainingRun(settings, resume).run();
+  if (translate->parsed()) return nmt::translate(t);
+  if (evaluate->parsed()) return nmt::evaluate(e);
+  if (report->parsed()) sparsemoe::write_training_report(run, out);
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return program(argc, argv);
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "sparsemoe-nmt: not enough memory\n");
+  } catch (const std::exception& problem) {
+    std::fprintf(stderr, "sparsemoe-nmt: %s\n", problem.what());
+  }
+  return 1;
+}

@@ -1,0 +1,173 @@
+// settings.hpp -- every knob of the program as a plain value: the model's (saved as config.json with each checkpoint) and
+// the training run's. One field list drives long options, JSON config files and what is saved with the run.
+// Read next: translator.hpp for what is made of them, train.hpp for their use.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "sparsemoe/error.hpp"
+#include "sparsemoe/optim/schedule.hpp"
+
+namespace nmt {
+
+/// What defines a model. Fixed when training begins.
+struct ModelSettings {
+  std::string precision = "bf16";
+  std::string encoder_router = "token", decoder_router = "task", task = "target";
+  std::int64_t encoder_layers = 3, decoder_layers = 3, width = 256, heads = 4, hidden = 1024;
+  std::int64_t experts = 8, sparse_every = 2;
+  std::string hash_table = "balanced";
+  bool relative_positions = false;
+  double capacity_factor = 0, eval_capacity_factor = 0;
+  std::int64_t group = 0;
+  double balance_loss = 0.01, z_loss = 0.001, jitter = 0.01;
+  double dropout = 0.1, expert_dropout = 0, label_smoothing = 0.1, init_scale = 1;
+
+  template <class F>
+  void visit(F&& f) {
+    f("precision", precision, "storage precision: fp32, or bf16 with an fp32 router and fp32 master weights");
+    f("encoder_router", encoder_router, "token, switch, gshard, sentence, task, static, hash or dense");
+    f("decoder_router", decoder_router, "token, switch, gshard, sentence, task, static, hash or dense");
+    f("task", task, "what a task is: target (the target language) or pair (source and target language)");
+    f("encoder_layers", encoder_layers, "layers of the encoder");
+    f("decoder_layers", decoder_layers, "layers of the decoder");
+    f("width", width, "model width");
+    f("heads", heads, "attention heads");
+    f("hidden", hidden, "hidden width of a feed-forward network or expert");
+    f("experts", experts, "experts of a sparse layer");
+    f("sparse_every", sparse_every, "every so many-th layer is sparse");
+    f("hash_table", hash_table, "hash routing: balanced (by corpus frequency) or random");
+    f("relative_positions", relative_positions, "T5 relative position bias in place of sinusoids");
+    f("capacity_factor", capacity_factor, "slots of an expert in training, times its fair share; 0: dropless");
+    f("eval_capacity_factor", eval_capacity_factor, "the same in evaluation");
+    f("group", group, "tokens that compete for slots together; 0: the whole batch");
+    f("balance_loss", balance_loss, "coefficient of the load-balance loss");
+    f("z_loss", z_loss, "coefficient of the router z-loss");
+    f("jitter", jitter, "router input noise: times U(1 - jitter, 1 + jitter) in training");
+    f("dropout", dropout, "dropout of embeddings and residual branches");
+    f("expert_dropout", expert_dropout, "dropout inside experts");
+    f("label_smoothing", label_smoothing, "mass of the target distribution spread over the vocabulary");
+    f("init_scale", init_scale, "scale s of the initialisation sqrt(s / fan_in); Switch recommends 0.1");
+  }
+  void check() const {
+    using sparsemoe::require;
+    const std::vector<std::string> routers = {"token", "switch", "gshard", "sentence", "task", "static", "hash", "dense"};
+    const auto known = [](const std::vector<std::string>& v, const std::string& s) { return std::find(v.begin(), v.end(), s) != v.end(); };
+    require(known({"fp32", "bf16"}, precision), "precision must be fp32 or bf16, not '", precision, "'");
+    for (const auto& r : {encoder_router, decoder_router})
+      require(known(routers, r), "there is no router '", r, "': choose token, switch, gshard, sentence, task, static, hash or dense");
+    require(known({"target", "pair"}, task), "task must be target or pair, not '", task, "'");
+    require(known({"balanced", "random"}, hash_table), "hash_table must be balanced or random, not '", hash_table, "'");
+    require(heads >= 1 && width >= 1 && width % heads == 0, "width must be a multiple of heads, not ", width, " and ", heads);
+    require(width <= 65536 && hidden <= 1048576 && experts <= 65536 && encoder_layers <= 1000 && decoder_layers <= 1000,
+            "a size is beyond what this program supports (width 65536, hidden 1048576, experts 65536, layers 1000)");
+    require(experts >= 1, "experts must be at least 1, not ", experts);
+  }
+};
+
+/// config.json of a checkpoint: the settings and what the corpus fixed.
+struct ModelFile {
+  ModelSettings model;
+  std::int64_t vocabulary = 0;
+  std::vector<std::string> languages, tasks;
+
+  template <class F>
+  void visit(F&& f) {
+    model.visit(f);
+    f("vocabulary", vocabulary, "entries of the tokenizer");
+    f("languages", languages, "languages, English first");
+    f("tasks", tasks, "task names, by task number");
+  }
+  void check() const {
+    model.check();
+    sparsemoe::require(vocabulary >= 4, "vocabulary must be at least 4, not ", vocabulary);
+    sparsemoe::require(languages.size() >= 2, "there must be at least 2 languages, not ", languages.size());
+    sparsemoe::require(!tasks.empty(), "there must be a task");
+  }
+  /// The task of a direction, e.g. "de" or "en-de". Throws Error naming the known ones.
+  std::int32_t task_of(const std::string& source, const std::string& target) const {
+    const std::string name = model.task == "pair" ? source + "-" + target : target;
+    const auto it = std::find(tasks.begin(), tasks.end(), name);
+    if (it == tasks.end()) {
+      std::string all;
+      for (const auto& t : tasks) all += (all.empty() ? "" : ", ") + t;
+      sparsemoe::fail("the model has no task '", name, "'; it knows ", all);
+    }
+    return static_cast<std::int32_t>(it - tasks.begin());
+  }
+};
+
+enum class OptimiserKind { adamw, adafactor };
+constexpr std::array<std::string_view, 2> field_names(OptimiserKind) { return {"adamw", "adafactor"}; }
+
+/// A training run.
+struct TrainSettings {
+  std::string corpus, out;
+  std::vector<std::string> languages;
+  std::string tokenizer;
+  std::string kinds = "s,t,p,l", directions = "both";
+  ModelSettings model;
+  OptimiserKind optimiser = OptimiserKind::adamw;
+  std::string schedule = "linear";
+  double learning_rate = 2e-3, floor = 0.02, clip = 1, weight_decay = 0, beta1 = 0.9, beta2 = 0.98;
+  std::int64_t warmup = 300, steps = 20000;
+  double minutes = 0;
+  double temperature = 5;
+  std::int64_t tokens = 2048, max_length = 128, accumulate = 1;
+  std::int64_t validate_every = 1000, validate_rows = 200, bleu_rows = 20, log_every = 50, checkpoint_every = 1000, keep = 2;
+  double checkpoint_minutes = 5;
+  std::uint64_t seed = 1;
+  std::int64_t threads = 0;
+
+  template <class F>
+  void visit(F&& f) {
+    f("corpus", corpus, "directory made by the corpus command");
+    f("out", out, "directory of the run");
+    f("languages", languages, "languages to train on beside the first (English); none: all of the corpus");
+    f("tokenizer", tokenizer, "SentencePiece model; empty: the corpus' own");
+    f("kinds", kinds, "kinds of text: s one-line summaries, t sentences, p paragraphs, l list items");
+    f("directions", directions, "both, en2xx or xx2en");
+    model.visit(f);
+    f("optimiser", optimiser, "adamw or adafactor (whose rate is relative to the parameter's size)");
+    f("schedule", schedule, "constant, linear, cosine, inverse_sqrt, transformer or sqrt_decay");
+    f("learning_rate", learning_rate, "peak learning rate");
+    f("floor", floor, "share of the peak at the end of linear and cosine decay");
+    f("clip", clip, "largest gradient norm; 0: no clipping");
+    f("weight_decay", weight_decay, "decoupled weight decay");
+    f("beta1", beta1, "AdamW: decay of the first moment");
+    f("beta2", beta2, "AdamW: decay of the second moment");
+    f("warmup", warmup, "steps of warm-up");
+    f("steps", steps, "steps to train, unless minutes ends the run before");
+    f("minutes", minutes, "minutes to train; the schedule then decays by time. 0: no limit");
+    f("temperature", temperature, "temperature of sampling over language pairs");
+    f("tokens", tokens, "padded tokens of the longer side in a batch");
+    f("max_length", max_length, "longest side of a training pair, in tokens");
+    f("accumulate", accumulate, "batches in a step");
+    f("validate_every", validate_every, "steps between validations");
+    f("validate_rows", validate_rows, "dev rows a direction for the validation loss and expert use");
+    f("bleu_rows", bleu_rows, "dev rows a direction for the validation BLEU");
+    f("log_every", log_every, "steps between log records");
+    f("checkpoint_every", checkpoint_every, "steps between checkpoints");
+    f("checkpoint_minutes", checkpoint_minutes, "minutes between checkpoints, at most");
+    f("keep", keep, "checkpoints to keep");
+    f("seed", seed, "seed of everything random");
+    f("threads", threads, "threads; 0: all");
+  }
+  void check() const {
+    using sparsemoe::require;
+    model.check();
+    require(directions == "both" || directions == "en2xx" || directions == "xx2en", "directions must be both, en2xx or xx2en, not '", directions, "'");
+    require(learning_rate > 0, "learning_rate must be positive, not ", learning_rate);
+    require(steps >= 1 && tokens >= 16 && max_length >= 4 && accumulate >= 1 && log_every >= 1 && keep >= 1 && checkpoint_every >= 1 && validate_every >= 1,
+            "steps, accumulate, log_every, validate_every, checkpoint_every and keep must be at least 1, max_length at least 4, tokens at least 16");
+    require(max_length + 2 <= tokens, "tokens (", tokens, ") must hold one pair of max_length (", max_length, ") and its end");
+    require(minutes >= 0 && temperature > 0, "minutes must not be negative, and temperature must be positive");
+    require(threads >= 0 && threads <= 1024, "threads must be between 0 and 1024, not ", threads);
+    (void)sparsemoe::schedule_kind(schedule);
+  }
+};
+
+}  // namespace nmt

@@ -1,0 +1,82 @@
+// translator.hpp -- the one virtual edge of the program: precision and routers are chosen by name at run time, and
+// everything behind this interface is static. Data passes in host memory; a call is a whole batch.
+// Read next: translator_of.hpp for what stands behind it, train.hpp and translate.hpp for the callers.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "settings.hpp"
+#include "sparsemoe/infer/greedy.hpp"
+#include "sparsemoe/model/stack.hpp"
+#include "sparsemoe/nn/loss.hpp"
+#include "sparsemoe/train/update.hpp"
+
+namespace nmt {
+
+/// A padded batch on the host. Decoder inputs start with the begin id, labels end with the end id; padding is -1 there.
+struct HostBatch {
+  std::int64_t rows = 0, source_length = 0, target_length = 0;
+  std::vector<std::int32_t> source, target, labels, task;
+  std::vector<std::uint8_t> source_valid, target_valid;
+  std::int64_t label_tokens = 0;
+};
+
+/// One sparse layer of the last batch, with its stack's name.
+struct NamedStatistics {
+  std::string stack, router;
+  sparsemoe::LayerStatistics layer;
+};
+
+class Translator {
+ public:
+  virtual ~Translator() = default;
+
+  /// Forward and backward of a batch. gradient_scale multiplies the summed cross entropy, routing_scale the routing
+  /// losses; 0 and 0: forward only, in evaluation mode.
+  virtual sparsemoe::LossSums loss(const HostBatch& batch, double gradient_scale, double routing_scale, std::uint32_t step,
+                                   std::uint32_t micro) = 0;
+  virtual std::vector<NamedStatistics> statistics() = 0;
+  virtual sparsemoe::UpdateResult update(double learning_rate) = 0;
+  /// Steps made and skipped so far.
+  virtual std::int64_t step() const = 0;
+  virtual std::int64_t skipped() const = 0;
+  /// Greedy outputs for a batch of sources (target fields are ignored); at most `longest` tokens each.
+  virtual void decode(const HostBatch& batch, std::int64_t longest, sparsemoe::GreedyResult& result) = 0;
+
+  /// model.safetensors; and with `training` trainer.safetensors, the updater's state returned as three numbers.
+  virtual void save(const std::filesystem::path& directory, bool training) = 0;
+  virtual void load(const std::filesystem::path& directory, bool training) = 0;
+  struct TrainerNumbers {
+    std::int64_t step = 0, skipped = 0, good = 0;
+    double loss_scale = 1;
+  };
+  virtual TrainerNumbers numbers() const = 0;
+  virtual void set_numbers(const TrainerNumbers& numbers) = 0;
+  virtual void set_hash_tables(const std::vector<std::int32_t>& table) = 0;
+  virtual std::int64_t parameters() const = 0;
+};
+
+/// Everything the factory needs. `banned` ids are never produced.
+struct TranslatorRequest {
+  ModelFile file;
+  bool training = false;
+  OptimiserKind optimiser = OptimiserKind::adamw;
+  double beta1 = 0.9, beta2 = 0.98, weight_decay = 0, clip = 1;
+  std::uint64_t seed = 1;
+  std::int64_t threads = 0;
+  std::vector<std::uint8_t> banned;
+};
+
+std::unique_ptr<Translator> make_fp32_translator(const TranslatorRequest& request);
+std::unique_ptr<Translator> make_bf16_translator(const TranslatorRequest& request);
+
+inline std::unique_ptr<Translator> make_translator(const TranslatorRequest& request) {
+  request.file.check();
+  return request.file.model.precision == "fp32" ? make_fp32_translator(request) : make_bf16_translator(request);
+}
+
+}  // namespace nmt

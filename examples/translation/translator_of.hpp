@@ -1,0 +1,164 @@
+// translator_of.hpp -- Translator in one precision: a Seq2Seq over stacks chosen by name, its optimiser, and files.
+// Compiled once for each precision (translator_fp32.cpp, translator_bf16.cpp), so that a change elsewhere is cheap.
+// Read next: any_stack.hpp.
+#pragma once
+
+#include <memory>
+#include <utility>
+#include <variant>
+
+#include "any_stack.hpp"
+#include "sparsemoe/io/weights.hpp"
+#include "sparsemoe/optim/adafactor.hpp"
+#include "sparsemoe/optim/adamw.hpp"
+#include "translator.hpp"
+
+namespace nmt {
+
+template <class P>
+class TranslatorOf final : public Translator {
+  using B = moe::Cpu;
+  using Model = moe::Seq2Seq<AnyEncoder<P>, AnyDecoder<P>>;
+  using Adam = moe::AdamW<P, B>;
+  using Factored = moe::Adafactor<P, B>;
+
+ public:
+  explicit TranslatorOf(const TranslatorRequest& request)
+      : request_(request), ctx_(static_cast<int>(request.threads)), config_(config_of(request.file)),
+        model_(ctx_, config_, make_stack<AnyEncoder, P>(request.file.model.encoder_router, config_.encoder),
+               make_stack<AnyDecoder, P>(request.file.model.decoder_router, config_.decoder), request.training) {
+    model_.weights.initialise(ctx_, request.seed);
+    ctx_.random.seed = request.seed;
+    updater_.clip_norm = request.clip;
+    if (!request.training) return;
+    if (request.optimiser == OptimiserKind::adamw) {
+      typename Adam::Config c;
+      c.beta1 = request.beta1, c.beta2 = request.beta2, c.weight_decay = request.weight_decay, c.eps = 1e-9;
+      adam_ = std::make_unique<Adam>(ctx_, model_.weights.list(), c);
+    } else {
+      typename Factored::Config c;
+      c.weight_decay = request.weight_decay;
+      adafactor_ = std::make_unique<Factored>(ctx_, model_.weights.list(), c);
+    }
+  }
+
+  moe::LossSums loss(const HostBatch& b, double gradient_scale, double routing_scale, std::uint32_t step,
+                     std::uint32_t micro) override {
+    ctx_.training = gradient_scale != 0;
+    ctx_.random.step = step * 16 + micro;  // a stream for every micro-batch of every step
+    const moe::Seq2SeqBatch batch{source(b), {b.rows, b.target_length, b.target.data(), b.target_valid.data(), b.task.data(), 0, nullptr}, b.labels.data()};
+    const double scale = updater_.loss_scale();
+    const auto sums = model_.loss(ctx_, batch, comm_, gradient_scale * scale, routing_scale * scale);
+    ctx_.arena.reset();
+    return sums;
+  }
+  std::vector<NamedStatistics> statistics() override {
+    std::vector<NamedStatistics> all;
+    for (auto& s : model_.encoder().statistics(ctx_)) all.push_back({"encoder", request_.file.model.encoder_router, std::move(s)});
+    for (auto& s : model_.decoder().statistics(ctx_)) all.push_back({"decoder", request_.file.model.decoder_router, std::move(s)});
+    return all;
+  }
+  moe::UpdateResult update(double rate) override {
+    const auto result = adam_ ? updater_(ctx_, model_.weights, *adam_, rate, comm_) : updater_(ctx_, model_.weights, *adafactor_, rate, comm_);
+    ctx_.arena.reset();
+    return result;
+  }
+  std::int64_t step() const override { return updater_.state().step + updater_.state().skipped; }
+  std::int64_t skipped() const override { return updater_.state().skipped; }
+  void decode(const HostBatch& b, std::int64_t longest, moe::GreedyResult& result) override {
+    moe::GreedyOptions options;
+    options.max_length = longest;
+    options.banned = request_.banned.empty() ? nullptr : request_.banned.data();
+    moe::greedy(ctx_, model_, comm_, source(b), options, result);
+    ctx_.arena.reset();
+  }
+  void save(const std::filesystem::path& directory, bool training) override {
+    moe::save_weights(ctx_, model_.weights, tables_, directory / "model.safetensors", {{"format", "sparsemoe"}});
+    if (!training) return;
+    const auto path = directory / "trainer.safetensors";
+    adam_ ? moe::save_moments(ctx_, *adam_, path) : moe::save_moments(ctx_, *adafactor_, path);
+  }
+  void load(const std::filesystem::path& directory, bool training) override {
+    tables_ = moe::load_weights(ctx_, model_.weights, directory / "model.safetensors");
+    for (const auto& [name, table] : tables_) check_table(name, table);
+    use_tables();
+    if (!training) return;
+    const auto path = directory / "trainer.safetensors";
+    adam_ ? moe::load_moments(ctx_, *adam_, path) : moe::load_moments(ctx_, *adafactor_, path);
+  }
+  TrainerNumbers numbers() const override {
+    const auto& s = updater_.state();
+    return {s.step, s.skipped, s.good, s.loss_scale};
+  }
+  void set_numbers(const TrainerNumbers& n) override { updater_.state() = {n.step, n.skipped, n.good, n.loss_scale}; }
+  void set_hash_tables(const std::vector<std::int32_t>& table) override {
+    const auto& m = request_.file.model;
+    if (m.encoder_router == "hash") tables_["encoder.hash_table"] = table;
+    if (m.decoder_router == "hash") tables_["decoder.hash_table"] = table;
+    use_tables();
+  }
+  std::int64_t parameters() const override { return model_.weights.count(); }
+
+ private:
+  static moe::Tokens source(const HostBatch& b) {
+    return {b.rows, b.source_length, b.source.data(), b.source_valid.data(), b.task.data(), 0, nullptr};
+  }
+  static moe::EncoderDecoderConfig config_of(const ModelFile& file) {
+    const ModelSettings& m = file.model;
+    moe::EncoderDecoderConfig c;
+    c.vocabulary = file.vocabulary;
+    c.label_smoothing = m.label_smoothing;
+    c.sinusoidal = !m.relative_positions;
+    moe::StackConfig s;
+    s.width = m.width;
+    s.heads = m.heads;
+    s.head_width = m.width / m.heads;
+    s.hidden = m.hidden;
+    s.sparse_every = m.sparse_every;
+    s.dropout = m.dropout;
+    s.relative_positions = m.relative_positions;
+    s.moe.experts = m.experts;
+    s.moe.tasks = static_cast<moe::index_t>(file.tasks.size());
+    s.moe.group = m.group;
+    s.moe.balance_coefficient = m.balance_loss;
+    s.moe.z_coefficient = m.z_loss;
+    s.moe.jitter = m.jitter;
+    s.moe.expert_dropout = m.expert_dropout;
+    s.moe.init_scale = m.init_scale;
+    const auto stack = [&](const std::string& router, std::int64_t layers) {
+      moe::StackConfig t = s;
+      t.layers = layers;
+      if (router == "token" || router == "switch" || router == "gshard" || router == "hash") {
+        t.moe.capacity_factor = m.capacity_factor;
+        t.moe.eval_capacity_factor = m.eval_capacity_factor;
+      }
+      return t;
+    };
+    c.encoder = stack(m.encoder_router, m.encoder_layers);
+    c.decoder = stack(m.decoder_router, m.decoder_layers);
+    return c;
+  }
+  void check_table(const std::string& name, const std::vector<std::int32_t>& table) const {
+    moe::require(static_cast<std::int64_t>(table.size()) == request_.file.vocabulary, name, " has ", table.size(),
+                 " entries, expected one for each of ", request_.file.vocabulary, " ids");
+    for (const auto e : table)
+      moe::require(e >= 0 && e < request_.file.model.experts, name, " names expert ", e, " of ", request_.file.model.experts);
+  }
+  void use_tables() {
+    const auto table = [&](const char* name) { return tables_.count(name) != 0 ? tables_.at(name).data() : nullptr; };
+    model_.encoder().set_hash_table(table("encoder.hash_table"));
+    model_.decoder().set_hash_table(table("decoder.hash_table"));
+  }
+
+  TranslatorRequest request_;
+  typename B::Context ctx_;
+  moe::EncoderDecoderConfig config_;
+  Model model_;
+  moe::Solo comm_;
+  moe::Updater<P, B> updater_;
+  std::unique_ptr<Adam> adam_;
+  std::unique_ptr<Factored> adafactor_;
+  moe::Tables tables_;
+};
+
+}  // namespace nmt

@@ -1,0 +1,115 @@
+// io/weights.hpp -- a model's parameters to and from safetensors, by their names; optimiser moments likewise.
+// Parameters are written in the master precision, so that training goes on bit for bit. Loading checks every name and
+// extent before a weight changes. Read next: io/safetensors.hpp, io/manifest.hpp.
+#pragma once
+
+#include <map>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "sparsemoe/io/safetensors.hpp"
+#include "sparsemoe/model/weights.hpp"
+
+namespace sparsemoe::inline SPARSEMOE_ABI {
+
+template <class T>
+constexpr DType dtype_of() {
+  if constexpr (std::is_same_v<T, double>) return DType::kF64;
+  if constexpr (std::is_same_v<T, float>) return DType::kF32;
+  if constexpr (std::is_same_v<T, bf16>) return DType::kBF16;
+  if constexpr (std::is_same_v<T, fp16>) return DType::kF16;
+  if constexpr (std::is_same_v<T, std::int32_t>) return DType::kI32;
+  if constexpr (std::is_same_v<T, std::int64_t>) return DType::kI64;
+}
+
+/// The shape of a parameter as files have it: as many extents as its rank.
+inline std::vector<std::int64_t> file_shape(const Tensor<float>& t) {
+  if (t.rank == 1) return {t.cols};
+  if (t.rank == 2) return {t.rows, t.cols};
+  return {t.batch, t.rows, t.cols};
+}
+
+/// Integer tables that belong to a model (hash routing), by name.
+using Tables = std::map<std::string, std::vector<std::int32_t>>;
+
+/// Writes every parameter and table to `path`, atomically. Throws FileError.
+template <class P, class B>
+void save_weights(typename B::Context& ctx, const Weights<P, B>& weights, const Tables& tables,
+                  const std::filesystem::path& path, const Metadata& metadata = {}) {
+  using M = typename P::master;
+  const std::vector<M> host = weights.get(ctx);
+  std::vector<TensorView> views;
+  for (const auto& p : weights.list())
+    views.push_back({p.name, dtype_of<M>(), file_shape(p.shape), host.data() + p.offset});
+  for (const auto& [name, table] : tables)
+    views.push_back({name, DType::kI32, {static_cast<std::int64_t>(table.size())}, table.data()});
+  write_safetensors(path, views, metadata);
+}
+
+/// Reads every parameter of `weights` from the file. Throws FileError naming the tensor that is missing, extra or of
+/// another shape or type; the weights are then as they were.
+template <class P, class B>
+Tables load_weights(typename B::Context& ctx, Weights<P, B>& weights, const std::filesystem::path& path) {
+  using M = typename P::master;
+  const SafetensorsReader file(path);
+  std::vector<M> host(static_cast<std::size_t>(weights.total()), M(0));
+  std::map<std::string, bool> known;
+  for (const auto& p : weights.list()) {
+    known[p.name] = true;
+    const TensorInfo* info = file.find(p.name);
+    if (info == nullptr) fail_file(path, "tensor '", p.name, "' is missing; is this a model of another configuration?");
+    M* to = host.data() + p.offset;
+    const auto shape = file_shape(p.shape);
+    if (info->dtype == dtype_of<M>()) {
+      file.read(p.name, dtype_of<M>(), shape, to);
+    } else if (info->dtype == DType::kF32) {
+      std::vector<float> raw(static_cast<std::size_t>(p.shape.size()));
+      file.read(p.name, DType::kF32, shape, raw.data());
+      for (std::size_t i = 0; i < raw.size(); ++i) to[i] = M(raw[i]);
+    } else {
+      std::vector<bf16> raw(static_cast<std::size_t>(p.shape.size()));
+      file.read(p.name, DType::kBF16, shape, raw.data());
+      for (std::size_t i = 0; i < raw.size(); ++i) to[i] = M(raw[i]);
+    }
+  }
+  Tables tables;
+  for (const auto& info : file.tensors()) {
+    if (known.count(info.name) != 0) continue;
+    if (info.dtype != DType::kI32 || info.shape.size() != 1)
+      fail_file(path, "tensor '", info.name, "' is not a parameter of this model; is it one of another configuration?");
+    auto& table = tables[info.name];
+    table.resize(static_cast<std::size_t>(info.shape[0]));
+    file.read(info.name, DType::kI32, info.shape, table.data());
+  }
+  weights.set(ctx, host);
+  return tables;
+}
+
+/// Optimiser moments, flat, under their names.
+template <class Optimiser, class Context>
+void save_moments(Context& ctx, Optimiser& optimiser, const std::filesystem::path& path) {
+  using B = typename Optimiser::Backend;
+  using M = typename Optimiser::Precision::master;
+  std::vector<std::vector<M>> host;
+  std::vector<TensorView> views;
+  optimiser.visit_state([&](const char* name, M* data, index_t count) {
+    auto& copy = host.emplace_back(static_cast<std::size_t>(count));
+    B::copy_to_host(ctx, copy.data(), data, count);
+    views.push_back({name, dtype_of<M>(), {count}, copy.data()});
+  });
+  write_safetensors(path, views);
+}
+template <class Optimiser, class Context>
+void load_moments(Context& ctx, Optimiser& optimiser, const std::filesystem::path& path) {
+  using B = typename Optimiser::Backend;
+  using M = typename Optimiser::Precision::master;
+  const SafetensorsReader file(path);
+  optimiser.visit_state([&](const char* name, M* data, index_t count) {
+    std::vector<M> copy(static_cast<std::size_t>(count));
+    file.read(name, dtype_of<M>(), {count}, copy.data());
+    B::copy_from_host(ctx, data, copy.data(), count);
+  });
+}
+
+}  // namespace sparsemoe::inline SPARSEMOE_ABI
