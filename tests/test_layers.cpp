@@ -1,5 +1,5 @@
-// test_layers.cpp -- every layer's backward against difference quotients, and a planted fault for each that must be seen.
-// The sparse layer and attention have files of their own. Read next: include/sparsemoe/testing/check_layer.hpp.
+// test_layers.cpp -- every layer's backward against difference quotients, and a planted fault for each that must be
+// seen. The sparse layer and attention have files of their own. Read next: include/sparsemoe/testing/check_layer.hpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
@@ -19,29 +19,29 @@ using P = Fp64;
 using ConstViews = std::vector<Matrix<const double>>;
 using Views = std::vector<Matrix<double>>;
 
-#define CHECK_PASSES(expression)            \
-  do {                                      \
-    const LayerReport report = expression;  \
-    INFO(report.text());                    \
-    CHECK(report.passed());                 \
+#define CHECK_PASSES(expression)           \
+  do {                                     \
+    const LayerReport report = expression; \
+    INFO(report.text());                   \
+    CHECK(report.passed());                \
   } while (false)
-#define CHECK_SEES_FAULT(expression)        \
-  do {                                      \
-    const LayerReport report = expression;  \
-    INFO(report.text());                    \
-    CHECK_FALSE(report.passed());           \
+#define CHECK_SEES_FAULT(expression)       \
+  do {                                     \
+    const LayerReport report = expression; \
+    INFO(report.text());                   \
+    CHECK_FALSE(report.passed());          \
   } while (false)
 
 /// A fault is put in after the true backward, through one of these.
 struct Fault {
   enum class Kind {
     none,
-    scale_dx,        // dx[0] is off by a thousandth
-    add_dx,          // dx[0] is added to what was there
-    skip_dx,         // one element of dx[0] is never written
-    drop_dw,         // one element of a weight gradient is missing
-    scale_dw,        // a weight gradient is off by a thousandth
-    overwrite_dw,    // weight gradients are assigned
+    scale_dx,      // dx[0] is off by a thousandth
+    add_dx,        // dx[0] is added to what was there
+    skip_dx,       // one element of dx[0] is never written
+    drop_dw,       // one element of a weight gradient is missing
+    scale_dw,      // a weight gradient is off by a thousandth
+    overwrite_dw,  // weight gradients are assigned
   } kind = Kind::none;
   std::string leaf;  // which weight
 };
@@ -51,7 +51,9 @@ template <class Layer>
 LayerReport check(const Layer& layer, index_t rows, index_t in, index_t out, const Fault& fault = {}) {
   Context ctx(1);
   typename Layer::Cache cache;
-  const auto forward = [&](const auto& w, const ConstViews& x, Matrix<double> y) { layer.forward(ctx, w, x[0], y, cache); };
+  const auto forward = [&](const auto& w, const ConstViews& x, Matrix<double> y) {
+    layer.forward(ctx, w, x[0], y, cache);
+  };
   const auto backward = [&](const auto& w, auto& dw, const ConstViews& x, Matrix<const double> dy, const Views& dx) {
     using Kind = Fault::Kind;
     std::vector<double> dx_before(dx[0].data, dx[0].data + dx[0].size());
@@ -75,10 +77,12 @@ LayerReport check(const Layer& layer, index_t rows, index_t in, index_t out, con
 }
 /// The layer passes, and every fault in it is seen.
 template <class Layer>
-void check_with_faults(const Layer& layer, index_t rows, index_t in, index_t out, const std::vector<std::string>& leaves) {
+void check_with_faults(const Layer& layer, index_t rows, index_t in, index_t out,
+                       const std::vector<std::string>& leaves) {
   using Kind = Fault::Kind;
   CHECK_PASSES(check(layer, rows, in, out));
-  for (const Kind kind : {Kind::scale_dx, Kind::add_dx, Kind::skip_dx}) CHECK_SEES_FAULT(check(layer, rows, in, out, {kind, ""}));
+  for (const Kind kind : {Kind::scale_dx, Kind::add_dx, Kind::skip_dx})
+    CHECK_SEES_FAULT(check(layer, rows, in, out, {kind, ""}));
   for (const auto& leaf : leaves)
     for (const Kind kind : {Kind::drop_dw, Kind::scale_dw, Kind::overwrite_dw}) {
       CAPTURE(leaf);
@@ -135,7 +139,9 @@ TEST_CASE("a feed-forward block with dropout of the hidden activation") {
   Context ctx(1);
   ctx.training = true;
   Layer::Cache cache;
-  const auto forward = [&](const auto& w, const ConstViews& x, Matrix<double> y) { layer.forward(ctx, w, x[0], y, cache); };
+  const auto forward = [&](const auto& w, const ConstViews& x, Matrix<double> y) {
+    layer.forward(ctx, w, x[0], y, cache);
+  };
   const auto backward = [&](const auto& w, auto& dw, const ConstViews& x, Matrix<const double> dy, const Views& dx) {
     layer.backward(ctx, w, dw, x[0], dy, dx[0], cache);
   };
@@ -155,7 +161,9 @@ TEST_CASE("experts: uneven rows, an expert without any, and a gradient that reac
   const ExpertRows rows{offsets.data(), expert.data(), nullptr};
   Context ctx(1);
   Layer::Cache cache;
-  const auto forward = [&](const auto& w, const ConstViews& x, Matrix<double> y) { layer.forward(ctx, w, x[0], rows, y, cache); };
+  const auto forward = [&](const auto& w, const ConstViews& x, Matrix<double> y) {
+    layer.forward(ctx, w, x[0], rows, y, cache);
+  };
   const auto backward_of = [&](double leak) {
     return [&, leak](const auto& w, auto& dw, const ConstViews& x, Matrix<const double> dy, const Views& dx) {
       layer.backward(ctx, w, dw, x[0], rows, dy, dx[0], cache);
@@ -208,7 +216,8 @@ TEST_CASE("the tied output head and its faults") {
   Context ctx(1);
   const auto forward = [&](const auto& w, const ConstViews& x, Matrix<double> y) { c.layer.logits(ctx, w, x[0], y); };
   const auto backward_of = [&](double weight_scale, double input_scale) {
-    return [&, weight_scale, input_scale](const auto& w, auto& dw, const ConstViews& x, Matrix<const double> dy, const Views& dx) {
+    return [&, weight_scale, input_scale](const auto& w, auto& dw, const ConstViews& x, Matrix<const double> dy,
+                                          const Views& dx) {
       std::vector<double> scaled(dy.data, dy.data + dy.size());
       for (double& v : scaled) v *= weight_scale;
       c.layer.logits_backward(ctx, w, dw, x[0], Matrix<const double>(scaled.data(), dy.rows, dy.cols), dx[0]);
@@ -216,8 +225,10 @@ TEST_CASE("the tied output head and its faults") {
     };
   };
   CHECK_PASSES(check_layer<TestBackend>(ctx, c.layer, {{5, 6}}, {5, 11}, forward, backward_of(1, 1)));
-  CHECK_SEES_FAULT(check_layer<TestBackend>(ctx, c.layer, {{5, 6}}, {5, 11}, forward, backward_of(2, 1)));  // output_scale forgotten in one
-  CHECK_SEES_FAULT(check_layer<TestBackend>(ctx, c.layer, {{5, 6}}, {5, 11}, forward, backward_of(1, 2)));  // and in the other
+  CHECK_SEES_FAULT(check_layer<TestBackend>(ctx, c.layer, {{5, 6}}, {5, 11}, forward,
+                                            backward_of(2, 1)));  // output_scale forgotten in one
+  CHECK_SEES_FAULT(
+      check_layer<TestBackend>(ctx, c.layer, {{5, 6}}, {5, 11}, forward, backward_of(1, 2)));  // and in the other
 }
 
 TEST_CASE("cross entropy: smoothing, z-loss and ignored targets; the gradient's faults") {
@@ -241,10 +252,12 @@ TEST_CASE("cross entropy: smoothing, z-loss and ignored targets; the gradient's 
           change(dx[0]);
         };
       };
-      const auto run = [&](auto change) { return check_layer<TestBackend>(ctx, layer, {{5, 9}}, {1, 1}, forward, backward_of(change)); };
+      const auto run = [&](auto change) {
+        return check_layer<TestBackend>(ctx, layer, {{5, 9}}, {1, 1}, forward, backward_of(change));
+      };
       CHECK_PASSES(run([](Matrix<double>) {}));
-      CHECK_SEES_FAULT(run([](Matrix<double> d) { d(0, 3) += 1e-3; }));   // the target's point mass
-      CHECK_SEES_FAULT(run([](Matrix<double> d) { d(1, 0) = 1e-3; }));    // an ignored row has a gradient
+      CHECK_SEES_FAULT(run([](Matrix<double> d) { d(0, 3) += 1e-3; }));  // the target's point mass
+      CHECK_SEES_FAULT(run([](Matrix<double> d) { d(1, 0) = 1e-3; }));   // an ignored row has a gradient
       CHECK_SEES_FAULT(run([](Matrix<double> d) { d(2, 4) *= 1.001; }));
       CHECK_SEES_FAULT(run([](Matrix<double> d) {
         for (index_t i = 0; i < d.size(); ++i) d.data[i] /= 0.7;  // the scale is forgotten
@@ -278,15 +291,18 @@ TEST_CASE("the residual block, with and without dropout; a lost skip path and a 
     ctx.training = true;
     Residual<LayerNorm<P, TestBackend>>::Cache cache;
     const auto forward = [&](const auto& w, const ConstViews& x, Matrix<double> y) {
-      block.residual.forward(ctx, w.norm, x[0], y, cache, [&](Matrix<const double> n, Matrix<double> o) { block.linear.forward(ctx, w.linear, n, o); });
+      block.residual.forward(ctx, w.norm, x[0], y, cache, [&](Matrix<const double> n, Matrix<double> o) {
+        block.linear.forward(ctx, w.linear, n, o);
+      });
     };
     const auto backward_of = [&](double skip, std::uint32_t stream) {
       return [&, skip, stream](const auto& w, auto& dw, const ConstViews& x, Matrix<const double> dy, const Views& dx) {
         auto residual = block.residual;
         residual.stream = stream;
-        residual.backward(ctx, w.norm, dw.norm, x[0], dy, dx[0], cache, [&](Matrix<const double> n, Matrix<const double> g, Matrix<double> dn) {
-          block.linear.backward(ctx, w.linear, dw.linear, n, g, dn);
-        });
+        residual.backward(ctx, w.norm, dw.norm, x[0], dy, dx[0], cache,
+                          [&](Matrix<const double> n, Matrix<const double> g, Matrix<double> dn) {
+                            block.linear.backward(ctx, w.linear, dw.linear, n, g, dn);
+                          });
         for (index_t i = 0; i < dy.size(); ++i) dx[0].data[i] += (skip - 1) * dy.data[i];
       };
     };

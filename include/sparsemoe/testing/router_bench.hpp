@@ -1,0 +1,399 @@
+// testing/router_bench.hpp -- runs one sparse layer with a router on batches that can be padded, permuted and widened,
+// and recomputes slots, weights and outputs in plain loops. Read next: testing/check_router.hpp, which asks the
+// questions.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "sparsemoe/backend/cpu.hpp"
+#include "sparsemoe/comm/solo.hpp"
+#include "sparsemoe/nn/moe.hpp"
+#include "sparsemoe/testing/check_layer.hpp"
+
+namespace sparsemoe::inline SPARSEMOE_ABI {
+
+struct RouterCheckOptions {
+  index_t experts = 5, width = 12, hidden = 9, tasks = 3, vocabulary = 30;
+  index_t sentences = 4, length = 6;
+  bool external_pool = false;    // a sentence router as in a decoder: it scores a mean it is given
+  bool position_free = true;     // the choice does not depend on the place in the sentence or on neighbours
+  bool lower_index_wins = true;  // equal scores go to the lower expert
+  bool any_expert = true;        // a high enough score wins, among any number of experts from top_k
+  std::uint64_t seed = 1;
+};
+
+namespace detail {
+
+/// A batch on the host. dy is the cotangent of the layer's output.
+struct RouterBatch {
+  index_t sentences = 0, length = 0, width = 0;
+  std::vector<std::int32_t> ids, task;  // (T), (sentences)
+  std::vector<std::uint8_t> valid;      // (T)
+  std::vector<double> x, dy, pool;      // (T, D), (T, D), (sentences, D)
+  index_t count() const { return sentences * length; }
+
+  /// Rows of `values` (T, width) in another order.
+  static std::vector<double> rows(const std::vector<double>& values, const std::vector<index_t>& order, index_t width) {
+    std::vector<double> out;
+    for (const index_t t : order) out.insert(out.end(), values.begin() + t * width, values.begin() + (t + 1) * width);
+    return out;
+  }
+  /// Token t of the result is token order[t] of this. `reversed`: whole sentences, last first.
+  RouterBatch permuted(const std::vector<index_t>& order, bool reversed) const {
+    RouterBatch b = *this;
+    b.x = rows(x, order, width);
+    b.dy = rows(dy, order, width);
+    for (std::size_t t = 0; t < order.size(); ++t) {
+      b.ids[t] = ids[static_cast<std::size_t>(order[t])];
+      b.valid[t] = valid[static_cast<std::size_t>(order[t])];
+    }
+    if (reversed) {
+      std::reverse(b.task.begin(), b.task.end());
+      std::vector<index_t> backwards;
+      for (index_t s = sentences; s-- > 0;) backwards.push_back(s);
+      b.pool = rows(pool, backwards, width);
+    }
+    return b;
+  }
+  /// Sentence s alone, without padding.
+  RouterBatch sentence(index_t s) const {
+    RouterBatch b;
+    b.sentences = 1, b.width = width;
+    for (index_t i = 0; i < length && valid[static_cast<std::size_t>(s * length + i)] != 0; ++i) ++b.length;
+    const index_t first = s * length, last = first + b.length;
+    b.ids.assign(ids.begin() + first, ids.begin() + last);
+    b.valid.assign(static_cast<std::size_t>(b.length), 1);
+    b.task = {task[static_cast<std::size_t>(s)]};
+    b.x.assign(x.begin() + first * width, x.begin() + last * width);
+    b.dy.assign(dy.begin() + first * width, dy.begin() + last * width);
+    b.pool.assign(pool.begin() + s * width, pool.begin() + (s + 1) * width);
+    return b;
+  }
+  /// The same with more columns, all padding.
+  RouterBatch widened(index_t columns) const {
+    RouterBatch b = *this;
+    b.length = columns;
+    b.ids.assign(static_cast<std::size_t>(sentences * columns), 0);
+    b.valid.assign(b.ids.size(), 0);
+    b.x.assign(b.ids.size() * static_cast<std::size_t>(width), 0.5);
+    b.dy.assign(b.x.size(), 0.25);
+    for (index_t t = 0; t < count(); ++t) {
+      const index_t to = t / length * columns + t % length;
+      b.ids[static_cast<std::size_t>(to)] = ids[static_cast<std::size_t>(t)];
+      b.valid[static_cast<std::size_t>(to)] = valid[static_cast<std::size_t>(t)];
+      std::copy_n(x.begin() + t * width, width, b.x.begin() + to * width);
+      std::copy_n(dy.begin() + t * width, width, b.dy.begin() + to * width);
+    }
+    return b;
+  }
+  /// The first `columns` columns of `values` (T, width).
+  std::vector<double> narrowed(const std::vector<double>& values, index_t columns) const {
+    std::vector<index_t> order;
+    for (index_t s = 0; s < sentences; ++s)
+      for (index_t i = 0; i < columns; ++i) order.push_back(s * length + i);
+    return rows(values, order, width);
+  }
+};
+
+/// What a forward and backward pass gave, on the host.
+struct RouterRun {
+  std::vector<double> y, dx, dpool, dw, scores, combine;
+  std::vector<std::int32_t> chosen, slot, source, expert, offsets;
+  RoutingStatistics statistics;
+  double loss = 0;
+  std::int32_t capacity = 0;
+  index_t tokens = 0;
+  std::int32_t slot_of(index_t t, index_t k) const { return slot[static_cast<std::size_t>(k * tokens + t)]; }
+  bool same_bits(const RouterRun& o) const {
+    return y == o.y && dx == o.dx && dpool == o.dpool && dw == o.dw && scores == o.scores && combine == o.combine &&
+           chosen == o.chosen && slot == o.slot && loss == o.loss;
+  }
+};
+
+template <class RouterType, class B>
+class RouterBench {
+ public:
+  struct Spec {
+    using Router = RouterType;
+    using Precision = Fp64;
+    using Backend = B;
+    using Collective = Solo;
+    using Activation = Gelu;
+  };
+  using Layer = MoE<Spec>;
+  using Context = typename B::Context;
+  using Traits = RouterTraits<RouterType>;
+  static constexpr int K = RouterType::top_k;
+  struct How {
+    bool training = false;
+    int threads = 1;
+    const std::vector<double>* weights = nullptr;
+  };
+
+  RouterBench(const RouterType& router, const RouterCheckOptions& options) : router_(router), o_(options) {
+    require(o_.experts > K, "check_router: give more experts than top_k, so that one can be empty; got ", o_.experts);
+    require(o_.length >= 2 && o_.sentences >= 2, "check_router: give at least two sentences of two tokens");
+  }
+
+  MoeConfig config() const {
+    MoeConfig c;
+    c.experts = o_.experts, c.width = o_.width, c.hidden = o_.hidden, c.tasks = o_.tasks;
+    c.balance_coefficient = 0.3;
+    c.z_coefficient = 0.1;
+    c.external_pool = o_.external_pool;
+    return c;
+  }
+  /// `ragged`: sentences of different lengths, the first one full.
+  RouterBatch batch(index_t sentences, index_t length, bool ragged) const {
+    RouterBatch b;
+    b.sentences = sentences, b.length = length, b.width = o_.width;
+    const index_t n = b.count();
+    b.x = random_values(n * o_.width, o_.seed, 1);
+    b.dy = random_values(n * o_.width, o_.seed, 2);
+    b.pool = random_values(sentences * o_.width, o_.seed, 3);
+    const Random random{o_.seed};
+    for (index_t t = 0; t < n; ++t) {
+      b.ids.push_back(static_cast<std::int32_t>(random.draw4(Purpose::test, static_cast<std::uint64_t>(t)).v[0] %
+                                                static_cast<std::uint32_t>(o_.vocabulary)));
+      b.valid.push_back(!ragged || t % length < length - t / length % length ? 1 : 0);
+    }
+    for (index_t s = 0; s < sentences; ++s) b.task.push_back(static_cast<std::int32_t>((s * 2 + 1) % o_.tasks));
+    return b;
+  }
+  /// Random weights in the flat layout of list_params().
+  std::vector<double> weights(const MoeConfig& c) const {
+    auto params = Layer(c, router_).template params<const double>();
+    index_t total = 0;
+    list_params(params, &total);
+    return random_values(total, o_.seed, 4, 0.5);
+  }
+  std::vector<double> weights() const { return weights(config()); }
+
+  RouterRun run(const MoeConfig& c, const RouterBatch& b, const How& how) const {
+    Context ctx(how.threads);
+    ctx.training = how.training;
+    ctx.random = {o_.seed, 2, 3};
+    ctx.arena.poison(true);
+    const Layer layer(c, router_);
+    const std::vector<double> start = how.weights != nullptr ? *how.weights : weights(c);
+    const Mirror<B, double> values(ctx, start), x(ctx, b.x), dy(ctx, b.dy), pool(ctx, b.pool);
+    constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+    Mirror<B, double> dw(ctx, std::vector<double>(start.size())), y(ctx, std::vector<double>(b.x.size(), nan)),
+        dx(ctx, std::vector<double>(b.x.size(), nan)), dpool(ctx, std::vector<double>(b.pool.size()));
+    auto w = layer.template params<const double>();
+    auto g = layer.template params<double>();
+    bind_params(w, static_cast<const double*>(values.data()));
+    bind_params(g, dw.data());
+    const TokenMirror tokens(ctx, b);
+    typename Layer::Cache cache;
+    Solo solo;
+    const index_t n = b.count(), d = o_.width;
+    layer.forward(ctx, w, tokens.view, {x.data(), n, d}, {y.data(), n, d}, cache, solo, {pool.data(), b.sentences, d});
+    layer.backward(ctx, w, g, tokens.view, {x.data(), n, d}, {dy.data(), n, d}, {dx.data(), n, d}, cache, 1,
+                   {dpool.data(), b.sentences, d});
+    RouterRun r;
+    for (auto* m : {&dw, &y, &dx, &dpool}) m->pull(ctx);
+    r.y = y.host, r.dx = dx.host, r.dw = dw.host, r.dpool = dpool.host;
+    r.tokens = n;
+    r.capacity = cache.capacity;
+    r.scores = fetch(ctx, cache.scores.data, cache.scores.size());
+    r.combine = fetch(ctx, cache.combine, n * K);
+    r.chosen = fetch(ctx, cache.chosen, cache.units * K);
+    r.slot = fetch(ctx, cache.slot, n * K);
+    r.source = fetch(ctx, cache.source, n * K);
+    r.expert = fetch(ctx, cache.expert, n * K);
+    r.offsets = fetch(ctx, cache.offsets, c.experts + 1);
+    r.statistics = layer.statistics(ctx, cache);
+    r.loss = layer.weighted_loss(r.statistics);
+    return r;
+  }
+  /// check_layer of the whole sparse layer, routing losses included.
+  LayerReport gradient(const MoeConfig& c, const RouterBatch& b) const {
+    Context ctx(1);
+    ctx.training = true;
+    ctx.random = {o_.seed, 2, 3};
+    const Layer layer(c, router_);
+    const TokenMirror tokens(ctx, b);
+    typename Layer::Cache cache;
+    Solo solo;
+    const bool pooled = c.external_pool && Traits::level == Level::sentence;
+    std::vector<LayerInput> inputs = {{b.count(), o_.width}};
+    if (pooled) inputs.push_back({b.sentences, o_.width, Handover::added});
+    const auto forward = [&](const auto& w, const std::vector<Matrix<const double>>& x, Matrix<double> y) {
+      layer.forward(ctx, w, tokens.view, x[0], y, cache, solo, pooled ? x[1] : Matrix<const double>{});
+      return layer.weighted_loss(layer.statistics(ctx, cache));
+    };
+    const auto backward = [&](const auto& w, auto& dw, const std::vector<Matrix<const double>>& x,
+                              Matrix<const double> dy, const std::vector<Matrix<double>>& dx) {
+      layer.backward(ctx, w, dw, tokens.view, x[0], dy, dx[0], cache, 1, pooled ? dx[1] : Matrix<double>{});
+    };
+    return check_layer<B>(ctx, layer, inputs, {b.count(), o_.width}, forward, backward);
+  }
+
+  index_t unit(const RouterBatch& b, index_t t) const {
+    if (Traits::level == Level::sentence) return t / b.length;
+    if (Traits::level == Level::task) return b.task[static_cast<std::size_t>(t / b.length)];
+    return t;
+  }
+  double expected_weight(const RouterRun& r, const RouterBatch& b, index_t t, int k) const {
+    if (r.slot_of(t, k) < 0) return 0;
+    if constexpr (Traits::gate == Gate::constant) return 1.0 / K;
+    const index_t u = unit(b, t);
+    const auto choice = [&](int j) { return r.chosen[static_cast<std::size_t>(u * K + j)]; };
+    const auto p = [&](int j) {
+      return r.scores[static_cast<std::size_t>(u * o_.experts + Choice<K>::expert_of(choice(j)))];
+    };
+    double sum = 0;
+    for (int j = 0; j < K; ++j)
+      if (Traits::gate == Gate::normalised ? choice(j) != -1 : r.slot_of(t, j) >= 0) sum += p(j);
+    return Traits::gate == Gate::probability ? p(k) : p(k) / sum;
+  }
+  /// y of plain loops, from the choices, slots and weights of the run.
+  std::vector<double> expected_output(const RouterRun& r, const RouterBatch& b,
+                                      const std::vector<double>* weights = nullptr) const {
+    std::vector<double> y(b.x.size(), 0);
+    const std::vector<double> w = weights != nullptr ? *weights : this->weights();
+    for (index_t t = 0; t < b.count(); ++t)
+      for (int k = 0; k < K; ++k) {
+        if (r.slot_of(t, k) < 0) continue;
+        const auto one = feed_forward(w, o_.experts, r.chosen[static_cast<std::size_t>(unit(b, t) * K + k)], b, t);
+        for (index_t j = 0; j < o_.width; ++j)
+          y[static_cast<std::size_t>(t * o_.width + j)] +=
+              r.combine[static_cast<std::size_t>(t * K + k)] * one[static_cast<std::size_t>(j)];
+      }
+    return y;
+  }
+  /// Expert e as a dense block over the valid tokens.
+  std::vector<double> dense_output(const std::vector<double>& weights, index_t e, const RouterBatch& b,
+                                   index_t experts = 0) const {
+    std::vector<double> y(b.x.size(), 0);
+    for (index_t t = 0; t < b.count(); ++t)
+      if (b.valid[static_cast<std::size_t>(t)] != 0) {
+        const auto one = feed_forward(weights, experts > 0 ? experts : o_.experts, e, b, t);
+        std::copy(one.begin(), one.end(), y.begin() + t * o_.width);
+      }
+    return y;
+  }
+  /// What is wrong with the slots, counted again one choice after another; empty if nothing is.
+  std::string slot_complaint(const RouterRun& r, const RouterBatch& b, index_t group) const {
+    std::vector<std::vector<index_t>> expected(
+        static_cast<std::size_t>(o_.experts));  // of an expert: k T + t, in slot order
+    for (index_t first = 0; first < b.count(); first += group) {
+      std::vector<std::int32_t> taken(static_cast<std::size_t>(o_.experts), 0);
+      for (int k = 0; k < K; ++k)
+        for (index_t t = first; t < std::min(first + group, b.count()); ++t) {
+          if (b.valid[static_cast<std::size_t>(t)] == 0) continue;
+          const std::int32_t v = r.chosen[static_cast<std::size_t>(unit(b, t) * K + k)];
+          if (v == -1 || (v < -1 && !Traits::rejected_consumes_slot)) continue;
+          const auto e = static_cast<std::size_t>(Choice<K>::expert_of(v));
+          const bool fits = r.capacity == 0 || taken[e] < r.capacity;
+          ++taken[e];
+          if (v >= 0 && fits) expected[e].push_back(k * b.count() + t);
+        }
+    }
+    std::vector<bool> kept(r.slot.size(), false);
+    index_t slot = 0;
+    for (index_t e = 0; e < o_.experts; ++e) {
+      if (r.offsets[static_cast<std::size_t>(e)] != slot)
+        return join("expert ", e, " starts at slot ", r.offsets[static_cast<std::size_t>(e)], ", expected ", slot);
+      for (const index_t c : expected[static_cast<std::size_t>(e)]) {
+        const auto s = static_cast<std::size_t>(slot);
+        if (r.source[s] != c || r.expert[s] != e || r.slot[static_cast<std::size_t>(c)] != slot)
+          return join("slot ", slot, " holds choice ", r.source[s], " of expert ", r.expert[s], ", expected choice ", c,
+                      " of expert ", e);
+        kept[static_cast<std::size_t>(c)] = true;
+        ++slot;
+      }
+    }
+    if (r.offsets.back() != slot) return join(r.offsets.back(), " slots are in use, expected ", slot);
+    for (std::size_t c = 0; c < kept.size(); ++c)
+      if (!kept[c] && r.slot[c] != -1) return join("choice ", c, " has slot ", r.slot[c], " but should have none");
+    return "";
+  }
+
+  // Changes of the weights.
+  void repeat_first_expert(std::vector<double>& weights, const std::string& name) const {
+    const ParamInfo p = leaf(config(), name);
+    const index_t size = p.shape.rows * p.shape.cols;
+    for (index_t e = 1; e < p.shape.batch; ++e)
+      std::copy_n(weights.begin() + p.offset, size, weights.begin() + p.offset + e * size);
+  }
+  void clear_gate(std::vector<double>& weights) const {
+    const ParamInfo p = leaf(config(), "router.weight");
+    std::fill_n(weights.begin() + p.offset, p.shape.size(), 0.0);
+  }
+  /// Expert e wins wherever feature 0 is 1 (task routers: always).
+  void favour(std::vector<double>& weights, index_t e) const {
+    const ParamInfo p = leaf(config(), "router.weight");
+    const index_t rows = Traits::level == Level::task ? p.shape.rows : 1;
+    for (index_t r = 0; r < rows; ++r) weights[static_cast<std::size_t>(p.offset + r * p.shape.cols + e)] = 60;
+  }
+  RouterBatch with_constant_feature(RouterBatch b) const {
+    for (std::size_t i = 0; i < b.x.size(); i += static_cast<std::size_t>(o_.width)) b.x[i] = 1;
+    for (std::size_t i = 0; i < b.pool.size(); i += static_cast<std::size_t>(o_.width)) b.pool[i] = 1;
+    return b;
+  }
+  std::vector<double> expert_gradient(const RouterRun& r, index_t e) const {
+    std::vector<double> all;
+    for (const char* name : {"experts.wi", "experts.wo"}) {
+      const ParamInfo p = leaf(config(), name);
+      const index_t size = p.shape.rows * p.shape.cols;
+      all.insert(all.end(), r.dw.begin() + p.offset + e * size, r.dw.begin() + p.offset + (e + 1) * size);
+    }
+    return all;
+  }
+
+ private:
+  struct TokenMirror {
+    Mirror<B, std::int32_t> ids, task;
+    Mirror<B, std::uint8_t> valid;
+    Tokens view;
+    TokenMirror(Context& ctx, const RouterBatch& b)
+        : ids(ctx, b.ids), task(ctx, b.task), valid(ctx, b.valid), none_(ctx, {0}), no_mask_(ctx, {0}) {
+      view = {b.sentences, b.length, ids.data(), valid.data(), task.data(), 0, nullptr};
+      if (b.count() == 0) view.ids = none_.data(), view.task = none_.data(), view.valid = no_mask_.data();
+    }
+
+   private:
+    Mirror<B, std::int32_t> none_;
+    Mirror<B, std::uint8_t> no_mask_;
+  };
+  template <class T>
+  static std::vector<T> fetch(Context& ctx, const T* from, index_t n) {
+    std::vector<T> v(static_cast<std::size_t>(from != nullptr ? n : 0));
+    if (!v.empty()) B::copy_to_host(ctx, v.data(), from, n);
+    B::synchronise(ctx);
+    return v;
+  }
+  ParamInfo leaf(const MoeConfig& c, const std::string& name) const {
+    auto params = Layer(c, router_).template params<const double>();
+    for (const ParamInfo& p : list_params(params))
+      if (p.name == name) return p;
+    fail("check_router: the layer has no parameter ", name);
+  }
+  std::vector<double> feed_forward(const std::vector<double>& weights, index_t experts, index_t e, const RouterBatch& b,
+                                   index_t t) const {
+    MoeConfig c = config();
+    c.experts = experts;
+    const index_t d = o_.width, f = o_.hidden;
+    const double* wi = weights.data() + leaf(c, "experts.wi").offset + e * d * f;
+    const double* wo = weights.data() + leaf(c, "experts.wo").offset + e * f * d;
+    std::vector<double> y(static_cast<std::size_t>(d), 0);
+    for (index_t h = 0; h < f; ++h) {
+      double sum = 0;
+      for (index_t i = 0; i < d; ++i) sum += b.x[static_cast<std::size_t>(t * d + i)] * wi[i * f + h];
+      for (index_t j = 0; j < d; ++j) y[static_cast<std::size_t>(j)] += Gelu::value(sum) * wo[h * d + j];
+    }
+    return y;
+  }
+
+  RouterType router_;
+  RouterCheckOptions o_;
+};
+
+}  // namespace detail
+}  // namespace sparsemoe::inline SPARSEMOE_ABI
