@@ -4,7 +4,6 @@
 #pragma once
 
 #include "sparsemoe/arena.hpp"
-#include "sparsemoe/arena.hpp"
 #include "sparsemoe/backend/team.hpp"
 #include "sparsemoe/math.hpp"
 #include "sparsemoe/view.hpp"
