@@ -16,7 +16,8 @@
 #include <vector>
 
 #include "sparsemoe/arena.hpp"
-#include "sparsemoe/backend/cpu.hpp"
+#include "sparsemoe/backend/gemm/gemm.hpp"
+#include "sparsemoe/backend/product.hpp"
 #include "sparsemoe/kernels/elementwise.hpp"
 #include "sparsemoe/kernels/rows.hpp"
 #include "sparsemoe/precision.hpp"

@@ -10,15 +10,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <cub/device/device_scan.cuh>
-#include <limits>
 #include <memory>
 #include <type_traits>
 
 #include "sparsemoe/arena.hpp"
-#include "sparsemoe/backend/cpu.hpp"  // BatchOf, NoEpilogue
 #include "sparsemoe/backend/cuda_check.hpp"
 #include "sparsemoe/backend/cuda_gemm.hpp"
 #include "sparsemoe/backend/gemm/library.hpp"
+#include "sparsemoe/backend/product.hpp"
 #include "sparsemoe/random.hpp"
 #include "sparsemoe/view.hpp"
 
