@@ -201,19 +201,23 @@ struct CpuBackend {
 
  private:
   /// Multiply-adds in one tile: about a sixteenth of the product, within bounds that keep a tile worth its overhead.
-  static index_t piece(index_t total) { return std::clamp<index_t>(total / 16, index_t(1) << 19, index_t(1) << 27); }
+  static index_t piece(index_t total) { return std::clamp<index_t>(total / 16, index_t(1) << 20, index_t(1) << 27); }
 
+  /// Cuts one group's (rows, cols) into tiles of about `target` multiply-adds. Columns are cut first, since a tile packs
+  /// only its own columns of b; all pieces of a side are about equal.
   static void cut(Context& ctx, index_t group, index_t row, index_t rows, index_t cols, index_t k, index_t target) {
-    constexpr index_t most_rows = 256, column_unit = 192;  // a multiple of every register tile's width
-    for (index_t r = 0; r < rows;) {
-      const index_t blocks = (rows - r + most_rows - 1) / most_rows;
-      const index_t height = std::min(rows - r, ((rows - r + blocks - 1) / blocks + 7) / 8 * 8);
-      const index_t per_column = std::max<index_t>(1, height * std::max<index_t>(k, 1));
-      const index_t width = std::max(column_unit, target / per_column / column_unit * column_unit);
+    if (rows == 0 || cols == 0) return;
+    constexpr index_t unit = 48, least = 144, most_rows = 1024;  // unit: a multiple of every register tile's width
+    const index_t blocks = (rows + most_rows - 1) / most_rows;
+    index_t pieces = std::max<index_t>(1, rows / blocks * cols * std::max<index_t>(k, 1) / target);
+    const index_t across = std::min(pieces, std::max<index_t>(1, cols / least));
+    const index_t width = ((cols + across - 1) / across + unit - 1) / unit * unit;
+    pieces = std::max<index_t>(1, pieces / across);
+    const index_t down = blocks * std::min(pieces, std::max<index_t>(1, rows / blocks / 96));
+    const index_t height = ((rows + down - 1) / down + 7) / 8 * 8;
+    for (index_t r = 0; r < rows; r += height)
       for (index_t c = 0; c < cols; c += width)
-        ctx.tasks.push_back({group, row + r, height, c, std::min(width, cols - c)});
-      r += height;
-    }
+        ctx.tasks.push_back({group, row + r, std::min(height, rows - r), c, std::min(width, cols - c)});
   }
 
   template <class Body>

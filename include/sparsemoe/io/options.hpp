@@ -51,8 +51,9 @@ void add_fields(CLI::App& app, T& config, const std::string& prefix) {
           ->type_name("PATH");
     } else {
       const Json value = field_to_json(field);
-      app.add_option("--" + name, field, help)
-          ->default_str(value.is_string() ? value.get<std::string>() : value.dump());
+      CLI::Option* option = app.add_option("--" + name, field, help);
+      if constexpr (IsVector<Field>::value) option->delimiter(',');  // a,b is a list, as everywhere on command lines
+      option->default_str(value.is_string() ? value.get<std::string>() : value.dump());
     }
   });
 }

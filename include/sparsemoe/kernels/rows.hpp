@@ -277,26 +277,35 @@ struct CrossEntropyRow {
     SPARSEMOE_SIMD_MAX(top)
     for (index_t j = team.lane(); j < n; j += Team::lanes) top = C(x[j]) > top ? C(x[j]) : top;
     top = team.max(top);
+    const C at = mine - top;
     C total = 0, linear = 0;
-    SPARSEMOE_PRAGMA(omp simd reduction(+ : total, linear))
-    for (index_t j = team.lane(); j < n; j += Team::lanes) {
-      total += math::exp(C(x[j]) - top);
-      linear += C(x[j]) - top;
+    if (gradient) {  // the exponentials stay in x: they are most of the work
+      SPARSEMOE_PRAGMA(omp simd reduction(+ : total, linear))
+      for (index_t j = team.lane(); j < n; j += Team::lanes) {
+        const C d = C(x[j]) - top, e = math::exp(d);
+        total += e;
+        linear += d;
+        x[j] = S(e);
+      }
+    } else {
+      SPARSEMOE_PRAGMA(omp simd reduction(+ : total, linear))
+      for (index_t j = team.lane(); j < n; j += Team::lanes) {
+        total += math::exp(C(x[j]) - top);
+        linear += C(x[j]) - top;
+      }
     }
     total = team.sum(total);
     linear = team.sum(linear);
-    const C log_total = std::log(total), lse = top + log_total, at = mine - top;
+    const C log_total = std::log(total), lse = top + log_total;
     if (team.lane() == 0) {
       nll[r] = log_total - at;
       loss[r] = on_target * (log_total - at) + everywhere * (C(n) * log_total - linear) + z * lse * lse;
-      correct[r] = mine >= top ? 1 : 0;
+      correct[r] = at >= C(0) ? 1 : 0;
     }
     if (!gradient) return;
     const C mass = on_target + everywhere * C(n), slope = scale * (mass + C(2) * z * lse) / total;
     const C flat = scale * everywhere, point = scale * on_target;
-    // exp() of a shared value: the lane that owns the target subtracts its point mass as it passes.
-    for (index_t j = team.lane(); j < n; j += Team::lanes)
-      x[j] = S(slope * math::exp(C(x[j]) - top) - flat - (j == t ? point : C(0)));
+    for (index_t j = team.lane(); j < n; j += Team::lanes) x[j] = S(slope * C(x[j]) - flat - (j == t ? point : C(0)));
   }
 };
 

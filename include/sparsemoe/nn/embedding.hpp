@@ -8,7 +8,22 @@
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
-/// y(t) = scale * table(id) + position(t): [sin | cos] halves with wavelengths 2 pi .. 10000 * 2 pi (Vaswani et al. 2017).
+/// position(i): [sin | cos] halves with wavelengths 2 pi .. 10000 * 2 pi (Vaswani et al. 2017), row i for place + i.
+template <class C>
+struct SinusoidRow {
+  index_t place;
+  Matrix<C> y;
+  template <class Team>
+  SPARSEMOE_HD void operator()(Team team, index_t i) const {
+    const index_t half = y.cols / 2;
+    const C step = half > 1 ? std::log(C(10000)) / C(half - 1) : C(0);
+    for (index_t j = team.lane(); j < y.cols; j += Team::lanes) {
+      const C angle = C(place + i) * std::exp(-step * C(j < half ? j : j - half));
+      y(i, j) = j < half ? std::sin(angle) : (j < 2 * half ? std::cos(angle) : C(0));
+    }
+  }
+};
+/// y(t) = scale * table(id) + position(column of t)
 template <class P>
 struct EmbedRow {
   using S = typename P::storage;
@@ -16,22 +31,17 @@ struct EmbedRow {
   const S* table;
   Tokens tokens;
   C scale;
-  bool positions;
+  Matrix<const C> position;  // (length, D) or empty
   Matrix<S> y;
   template <class Team>
   SPARSEMOE_HD void operator()(Team team, index_t t) const {
     const S* row = table + index_t(tokens.ids[t]) * y.cols;
     S* out = y.row(t).data;
-    const index_t half = y.cols / 2;
-    const C place = C(tokens.position + t % tokens.length);
-    const C step = half > 1 ? std::log(C(10000)) / C(half - 1) : C(0);
-    for (index_t j = team.lane(); j < y.cols; j += Team::lanes) {
-      C p = 0;
-      if (positions && j < 2 * half) {
-        const C angle = place * std::exp(-step * C(j < half ? j : j - half));
-        p = j < half ? std::sin(angle) : std::cos(angle);
-      }
-      out[j] = S(C(row[j]) * scale + p);
+    if (position.empty()) {
+      for (index_t j = team.lane(); j < y.cols; j += Team::lanes) out[j] = S(C(row[j]) * scale);
+    } else {
+      const C* add = position.row(t % tokens.length).data;
+      for (index_t j = team.lane(); j < y.cols; j += Team::lanes) out[j] = S(C(row[j]) * scale + add[j]);
     }
   }
 };
@@ -85,7 +95,13 @@ struct Embedding {
   }
   /// ids (T) -> y (T, D). Ids must be in [0, V): the caller checks.
   void forward(Context& ctx, const Params<const S>& w, const Tokens& tokens, Matrix<S> y) const {
-    B::for_each_row(ctx, tokens.count(), EmbedRow<P>{w.weight.data, tokens, C(scale), positions, y}, width * 8);
+    typename Arena<typename B::Memory>::Scope scope(ctx.arena);
+    Matrix<C> position;
+    if (positions) {
+      position = ctx.arena.template matrix<C>(tokens.length, width);
+      B::for_each_row(ctx, tokens.length, SinusoidRow<C>{tokens.position, position}, width * 32);
+    }
+    B::for_each_row(ctx, tokens.count(), EmbedRow<P>{w.weight.data, tokens, C(scale), position, y}, width);
   }
   void backward(Context& ctx, const Params<A>& dw, const Tokens& tokens, Matrix<const S> dy) const {
     constexpr index_t block = EmbedBackwardColumns<P>::width;

@@ -299,12 +299,14 @@ struct NativeGemm {
     const index_t m = q.m(), n = q.n(), k = q.k();
     if (m == 0 || n == 0) return;
 
-    const index_t words = (std::min(slice, k) + Form::step - 1) / Form::step;
-    // A row block whose slice of a stays in the second-level cache while all of b passes.
-    const index_t block = std::min<index_t>(m, 256);
+    // Rows whose part of a stays in the second-level cache while every panel of b passes; a packed copy is kept smaller.
+    const index_t k_words = (k + Form::step - 1) / Form::step, words = (std::min(slice, k) + Form::step - 1) / Form::step;
+    const bool in_place = Form::in_place(q.op_a, k);
+    const index_t packed_rows = std::max<index_t>(64, (index_t(1) << 17) / std::max<index_t>(1, k_words) / 8 * 8);
+    const index_t block = std::min<index_t>(m, in_place ? 1024 : packed_rows);
     const std::size_t panel_bytes = align(sizeof(Word) * static_cast<std::size_t>(words * width));
-    const std::size_t a_bytes = align(sizeof(Word) * static_cast<std::size_t>(words * block));
-    const std::size_t c_bytes = align(sizeof(C) * static_cast<std::size_t>(block * ((n + width - 1) / width * width)));
+    const std::size_t a_bytes = in_place ? 0 : align(sizeof(Word) * static_cast<std::size_t>(k_words * block));
+    const std::size_t c_bytes = align(sizeof(C) * static_cast<std::size_t>(block * width));
     auto* base = static_cast<std::byte*>(scratch.get(panel_bytes + a_bytes + c_bytes));
     auto* panel = reinterpret_cast<Word*>(base);
     auto* packed_a = reinterpret_cast<Word*>(base + panel_bytes);
@@ -314,54 +316,43 @@ struct NativeGemm {
       const index_t rows = std::min(block, m - i0);
       const Matrix<const TA> a = q.op_a == Op::none ? q.a.slice_rows(i0, rows) : q.a.slice_cols(i0, rows);
       const Matrix<TC> c = q.c.slice_rows(i0, rows);
-      // Whole columns of the accumulator type are summed in place; the rest goes through `sums`.
-      const bool direct = std::is_same_v<TC, C> && q.alpha == 1 && !q.accumulate;
-      const index_t ld = direct ? c.stride : (n + width - 1) / width * width;
-      C* out = sums;
-      if constexpr (std::is_same_v<TC, C>)
-        if (direct) out = c.data;
-      for (index_t p0 = 0; p0 < k || p0 == 0; p0 += slice) {
-        const index_t kc = std::min(slice, k - p0), kw = (kc + Form::step - 1) / Form::step;
-        const auto* left = reinterpret_cast<const std::byte*>(packed_a);
-        index_t rs = kw * index_t(sizeof(Word)), cs = sizeof(Word);
-        if (Form::in_place(q.op_a, kc)) {
-          const bool plain = q.op_a == Op::none;
-          left = reinterpret_cast<const std::byte*>(a.data + (plain ? p0 : p0 * a.stride));
-          rs = (plain ? a.stride : 1) * index_t(sizeof(TA));
-          cs = plain ? index_t(sizeof(Word)) : a.stride * index_t(sizeof(TA));
-        } else {
-          Form::pack_a(q.op_a, a, p0, kc, rows, packed_a);
-        }
-        for (index_t j = 0; j < n; j += width) {
-          const index_t cols = std::min(width, n - j);
-          Form::pack_b(q.op_b, q.b, p0, kc, j, cols, width, panel);
-          for (index_t i = 0; i < rows; i += native::tile_rows) {
-            const index_t r = std::min<index_t>(native::tile_rows, rows - i);
-            if (direct && cols < width) {  // the last columns of c itself: a full vector would write past them
-              C edge[native::tile_rows * width];
-              if (p0 > 0)
-                for (index_t x = 0; x < r; ++x)
-                  for (index_t y = 0; y < cols; ++y) edge[x * width + y] = out[(i + x) * ld + j + y];
-              native::micro_rows(r, kw, left + i * rs, rs, cs, panel, edge, width, p0 > 0);
-              for (index_t x = 0; x < r; ++x)
-                for (index_t y = 0; y < cols; ++y) out[(i + x) * ld + j + y] = edge[x * width + y];
-            } else {
-              native::micro_rows(r, kw, left + i * rs, rs, cs, panel, out + i * ld + j, ld, p0 > 0);
-            }
-          }
-        }
+      // Where op(a) starts and how far apart, in bytes, its rows and its words are.
+      const auto* left = reinterpret_cast<const std::byte*>(a.data);
+      const bool plain = q.op_a == Op::none;
+      index_t rs = (plain ? a.stride : 1) * index_t(sizeof(TA)), cs = plain ? index_t(sizeof(Word)) : a.stride * index_t(sizeof(TA));
+      if (!in_place) {
+        Form::pack_a(q.op_a, a, 0, k, rows, packed_a);
+        left = reinterpret_cast<const std::byte*>(packed_a);
+        rs = k_words * index_t(sizeof(Word));
+        cs = sizeof(Word);
       }
-      if (!direct) {
+      for (index_t j = 0; j < n; j += width) {
+        const index_t cols = std::min(width, n - j);
+        // A whole panel of c in the accumulator's type is summed in place; anything else in `sums` first.
+        const bool direct = std::is_same_v<TC, C> && q.alpha == 1 && !q.accumulate && cols == width;
+        C* out = sums;
+        index_t ld = width;
+        if constexpr (std::is_same_v<TC, C>)
+          if (direct) out = c.data + j, ld = c.stride;
+        for (index_t p0 = 0; p0 < k || p0 == 0; p0 += slice) {
+          const index_t kc = std::min(slice, k - p0), kw = (kc + Form::step - 1) / Form::step;
+          Form::pack_b(q.op_b, q.b, p0, kc, j, cols, width, panel);
+          const std::byte* from = left + p0 / Form::step * cs;
+          for (index_t i = 0; i < rows; i += native::tile_rows)
+            native::micro_rows(std::min<index_t>(native::tile_rows, rows - i), kw, from + i * rs, rs, cs, panel,
+                               out + i * ld, ld, p0 > 0);
+        }
+        if (direct) continue;
         const C alpha = static_cast<C>(q.alpha);
         for (index_t i = 0; i < rows; ++i) {
-          const C* s = sums + i * ld;
-          TC* o = c.data + i * c.stride;
+          const C* s = sums + i * width;
+          TC* o = c.data + i * c.stride + j;
           if (q.accumulate) {
             SPARSEMOE_SIMD
-            for (index_t j = 0; j < n; ++j) o[j] = TC(C(o[j]) + alpha * s[j]);
+            for (index_t x = 0; x < cols; ++x) o[x] = TC(C(o[x]) + alpha * s[x]);
           } else {
             SPARSEMOE_SIMD
-            for (index_t j = 0; j < n; ++j) o[j] = TC(alpha * s[j]);
+            for (index_t x = 0; x < cols; ++x) o[x] = TC(alpha * s[x]);
           }
         }
       }
