@@ -109,6 +109,29 @@ TEST_CASE("a fault in any term of attention's backward is seen") {
   }
 }
 
+TEST_CASE("a loss on the attention weights themselves") {
+  Context ctx(1);
+  Layer::Cache cache;
+  const AttentionInfo<double> info{sentences, 4, 4, nullptr, true, 0, {}, 0};
+  const auto wanted = detail::random_values(sentences * heads * 4 * 4, 8, 0);
+  const auto forward = [&](const auto& w, const ConstViews& x, Matrix<double> y) {
+    attention.forward(ctx, w, x[0], x[0], info, y, cache);
+    double loss = 0;
+    for (index_t i = 0; i < cache.probs.size(); ++i) loss += wanted[static_cast<std::size_t>(i)] * cache.probs.data[i];
+    return loss;
+  };
+  for (const bool forgotten : {false, true}) {
+    const auto backward = [&](const auto& w, auto& dw, const ConstViews& x, Matrix<const double> dy, const Views& dx) {
+      const Matrix<const double> dattention(wanted.data(), cache.probs.rows, 4);
+      attention.backward(ctx, w, dw, x[0], x[0], info, dy, dx[0], dx[0], cache, {},
+                         forgotten ? Matrix<const double>{} : dattention);
+    };
+    const LayerReport report = check_layer<TestBackend>(ctx, attention, {{8, width}}, {8, width}, forward, backward);
+    INFO(report.text());
+    CHECK(report.passed() != forgotten);
+  }
+}
+
 TEST_CASE("a sentence without a single key attends to nothing, and gets no gradient") {
   Context ctx(1);
   Layer::Cache cache;

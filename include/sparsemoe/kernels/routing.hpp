@@ -414,7 +414,19 @@ struct CombineRow {
     }
   }
 };
-/// Slot s of (t, k): doutput(s) = w dy(t), dweight(t, k) = <dy(t), output(s)>. dweight of the dropped is 0 beforehand.
+/// dweight(t, k) = what the caller's own losses want of a kept combine weight; that of a dropped one is a constant 0.
+template <class R>
+struct KeptWeightGradient {
+  Matrix<const R> dcombine;  // (T, K), or empty
+  const std::int32_t* slot;
+  R* dweight;
+  index_t tokens, top_k;
+  SPARSEMOE_HD void operator()(index_t i) const {
+    const index_t t = i / top_k, k = i % top_k;
+    dweight[i] = !dcombine.empty() && slot[k * tokens + t] >= 0 ? dcombine(t, k) : R(0);
+  }
+};
+/// Slot s of (t, k): doutput(s) = w dy(t), dweight(t, k) += <dy(t), output(s)>.
 template <class P>
 struct CombineBackwardRow {
   using S = typename P::storage;
@@ -438,7 +450,7 @@ struct CombineBackwardRow {
     for (index_t j = team.lane(); j < dy.cols; j += Team::lanes) dot += C(g[j]) * C(y[j]);
     for (index_t j = team.lane(); j < dy.cols; j += Team::lanes) d[j] = S(w * C(g[j]));
     dot = team.sum(dot);
-    if (team.lane() == 0) dweight[t * top_k + k] = R(dot);
+    if (team.lane() == 0) dweight[t * top_k + k] += R(dot);
   }
 };
 /// dx(t) = sum over k, in order, of dinputs(slot(t, k)).

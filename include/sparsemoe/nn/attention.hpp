@@ -3,6 +3,7 @@
 // A decoding step is the same call with one query and the cached keys. Read next: nn/block.hpp.
 #pragma once
 
+#include "sparsemoe/kernels/elementwise.hpp"
 #include "sparsemoe/nn/linear.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
@@ -74,10 +75,11 @@ struct Attention {
   }
 
   /// dx = gradient through the queries; dmemory = through keys and values. Self-attention gives the same matrix twice
-  /// and gets the sum. dbias (H Lq, Lk) +=, if not empty.
+  /// and gets the sum. dbias (H Lq, Lk) +=, if not empty. dattention (B H Lq, Lk): the gradient of a loss on the attention
+  /// weights themselves (guided alignment), if there is one.
   void backward(Context& ctx, const Params<const S>& w, const Params<A>& dw, Matrix<const S> x, Matrix<const S> memory,
                 const AttentionInfo<C>& info, Matrix<const S> dy, Matrix<S> dx, Matrix<S> dmemory, const Cache& c,
-                Matrix<C> dbias = {}) const {
+                Matrix<C> dbias = {}, Matrix<const S> dattention = {}) const {
     typename Arena<typename B::Memory>::Scope scope(ctx.arena);
     const index_t inner = heads * head_width, lq = info.queries, lk = info.keys;
     const Matrix<S> dmixed = ctx.arena.template matrix<S>(x.rows, inner);
@@ -94,6 +96,7 @@ struct Attention {
                     at(as_const(c.v.data), lk), square(dprobs.data));
     B::batched_gemm(ctx, Op::transpose, Op::none, 1, n, heads, lk, head_width, lq, square(as_const(c.probs.data)),
                     at(as_const(dmixed.data), lq), at(dv.data, lk));
+    if (!dattention.empty()) B::for_each_index(ctx, dprobs.size(), AddTo<S, S, C>{dattention.data, dprobs.data});
     B::for_each_row(ctx, c.probs.rows, SoftmaxBackwardRow<P>{c.probs, dprobs}, lk * 4);
     if (!dbias.empty()) B::for_each_row(ctx, dbias.rows, BiasGradientRow<P>{dprobs, dbias, n}, n * lk);
     B::batched_gemm(ctx, Op::none, Op::none, scale, n, heads, lq, head_width, lk, square(as_const(dprobs.data)),

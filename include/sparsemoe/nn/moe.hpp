@@ -66,6 +66,16 @@ struct RoutingStatistics {
   index_t tasks = 0, experts = 0;
 };
 
+/// An index functor whose index is a long piece of work, run as a row by one lane.
+template <class F>
+struct OneLaneRow {
+  F f;
+  template <class Team>
+  SPARSEMOE_HD void operator()(Team team, index_t i) const {
+    if (team.lane() == 0) f(i);
+  }
+};
+
 template <class Spec>
 class MoE {
  public:
@@ -187,16 +197,17 @@ class MoE {
   }
 
   /// dw +=, dx =, dpool += (if given). loss_scale multiplies the gradient of the routing losses: 1, or what the caller
-  /// scales the whole loss by.
+  /// scales the whole loss by. dcombine (T, K): the gradient of a loss on the combine weights themselves, if there is one.
   void backward(Context& ctx, const Params<const S>& w, const Params<A>& dw, const Tokens& tokens, Matrix<const S> x,
-                Matrix<const S> dy, Matrix<S> dx, const Cache& c, double loss_scale = 1, Matrix<R> dpool = {}) const {
+                Matrix<const S> dy, Matrix<S> dx, const Cache& c, double loss_scale = 1, Matrix<R> dpool = {},
+                Matrix<const R> dcombine = {}) const {
     auto& arena = ctx.arena;
     typename Arena<typename B::Memory>::Scope scope(arena);
     const index_t T = tokens.count(), E = config_.experts;
     const Matrix<S> doutputs = arena.template matrix<S>(T * K, config_.width);
     const Matrix<S> dinputs = arena.template matrix<S>(T * K, config_.width);
     R* dweight = arena.template take<R>(T * K);
-    B::zero(ctx, dweight, T * K);
+    B::for_each_index(ctx, T * K, KeptWeightGradient<R>{dcombine, c.slot, dweight, T, K});
     B::for_each_row(ctx, T * K, CombineBackwardRow<P>{dy, c.outputs, c.source, c.offsets + E, c.combine, K, T, doutputs, dweight},
                     config_.width * 3);
     experts_.backward(ctx, w.experts, dw.experts, c.inputs.as_const(), {c.offsets, c.expert, c.source}, doutputs.as_const(), dinputs, c.experts);
@@ -330,35 +341,26 @@ class MoE {
       const Matrix<std::int32_t> count = matrix();
       position = matrix();
       first = matrix();
-      B::for_each_row(ctx, chunks, Chunk<CountChoices>{{choices(tokens, c), order, consumes, count}}, SlotOrder::run);
+      B::for_each_row(ctx, chunks, OneLaneRow<CountChoices>{{choices(tokens, c), order, consumes, count}}, SlotOrder::run);
       B::exclusive_scan(ctx, count.data, position.data, E * chunks);
       B::copy(ctx, first.data, position.data, E * chunks);
     }
-    B::for_each_row(ctx, chunks, Chunk<KeepChoices>{{choices(tokens, c), order, consumes, c.capacity, position, first, kept, c.slot}}, SlotOrder::run);
+    B::for_each_row(ctx, chunks, OneLaneRow<KeepChoices>{{choices(tokens, c), order, consumes, c.capacity, position, first, kept, c.slot}}, SlotOrder::run);
     B::zero(ctx, kept.data + E * chunks, 1);
     B::exclusive_scan(ctx, kept.data, next.data, E * chunks + 1);
     B::for_each_index(ctx, E + 1, SlotOffsets{next.data, chunks, c.offsets});
-    B::for_each_row(ctx, chunks, Chunk<AssignSlots>{{choices(tokens, c), order, next, c.slot, c.source}}, SlotOrder::run);
-    B::for_each_row(ctx, E, Chunk<SlotExpert>{{c.offsets, c.expert}}, T * K / E + 1);
+    B::for_each_row(ctx, chunks, OneLaneRow<AssignSlots>{{choices(tokens, c), order, next, c.slot, c.source}}, SlotOrder::run);
+    B::for_each_row(ctx, E, OneLaneRow<SlotExpert>{{c.offsets, c.expert}}, T * K / E + 1);
   }
-  /// An index functor whose index is a long piece of work, run as a row by one lane.
-  template <class F>
-  struct Chunk {
-    F f;
-    template <class Team>
-    SPARSEMOE_HD void operator()(Team team, index_t i) const {
-      if (team.lane() == 0) f(i);
-    }
-  };
   void losses(Context& ctx, const Tokens& tokens, Cache& c, Collective& comm) const {
     const index_t E = config_.experts;
     const index_t counted = Traits::balance == Balance::first_choice ? 1 : K;
     B::zero(ctx, c.sums, 2 * E + 3);
     if constexpr (Traits::balance == Balance::first_choice) {
-      B::for_each_row(ctx, config_.tasks, Chunk<CountUsage>{{choices(tokens, c), tokens, counted, c.used}}, tokens.count());
+      B::for_each_row(ctx, config_.tasks, OneLaneRow<CountUsage>{{choices(tokens, c), tokens, counted, c.used}}, tokens.count());
       B::for_each_index(ctx, E, ChoiceCounts<R>{c.used, c.sums});
     }
-    B::for_each_row(ctx, config_.tasks, Chunk<CountUsage>{{choices(tokens, c), tokens, K, c.used}}, tokens.count() * K / config_.tasks);
+    B::for_each_row(ctx, config_.tasks, OneLaneRow<CountUsage>{{choices(tokens, c), tokens, K, c.used}}, tokens.count() * K / config_.tasks);
     if constexpr (Traits::balance != Balance::first_choice) B::for_each_index(ctx, E, ChoiceCounts<R>{c.used, c.sums});
     if constexpr (Traits::learned) add_column_sums<B>(ctx, c.units, E, ProbabilityTerm<R>{c.scores, c.weight}, c.sums + E);
     add_column_sums<B>(ctx, c.units, 3, UnitStatisticsTerm<R>{c.lse, c.entropy, c.weight}, c.sums + 2 * E);

@@ -29,8 +29,8 @@ struct GShard {
   static constexpr Balance balance = Balance::first_choice;
   static constexpr bool rejected_consumes_slot = RejectedConsumesSlot;
   bool random_second = true;
-  template <class T>
-  SPARSEMOE_HD Choice<2> choose(Row<const T> p, const TokenInfo& info) const {
+  template <class T, class Info>  // TokenInfo, or a stand-in with recorded draws
+  SPARSEMOE_HD Choice<2> choose(Row<const T> p, const Info& info) const {
     Choice<2> c = best<2>(p);
     if (random_second && info.training && c.expert[1] >= 0) {
       const T g1 = p[c.expert[0]], g2 = p[c.expert[1]];

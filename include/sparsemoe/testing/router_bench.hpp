@@ -211,7 +211,7 @@ class RouterBench {
     r.loss = layer.weighted_loss(r.statistics);
     return r;
   }
-  /// check_layer of the whole sparse layer, routing losses included.
+  /// check_layer of the whole sparse layer, routing losses and a loss on the combine weights included.
   LayerReport gradient(const MoeConfig& c, const RouterBatch& b) const {
     Context ctx(1);
     ctx.training = true;
@@ -220,16 +220,21 @@ class RouterBench {
     const TokenMirror tokens(ctx, b);
     typename Layer::Cache cache;
     Solo solo;
+    const Mirror<B, double> dcombine(ctx, random_values(b.count() * K, o_.seed, 5));
     const bool pooled = c.external_pool && Traits::level == Level::sentence;
     std::vector<LayerInput> inputs = {{b.count(), o_.width}};
     if (pooled) inputs.push_back({b.sentences, o_.width, Handover::added});
     const auto forward = [&](const auto& w, const std::vector<Matrix<const double>>& x, Matrix<double> y) {
       layer.forward(ctx, w, tokens.view, x[0], y, cache, solo, pooled ? x[1] : Matrix<const double>{});
-      return layer.weighted_loss(layer.statistics(ctx, cache));
+      double extra = layer.weighted_loss(layer.statistics(ctx, cache));
+      const auto combine = fetch(ctx, cache.combine, b.count() * K);
+      for (std::size_t i = 0; i < combine.size(); ++i) extra += dcombine.host[i] * combine[i];
+      return extra;
     };
     const auto backward = [&](const auto& w, auto& dw, const std::vector<Matrix<const double>>& x,
                               Matrix<const double> dy, const std::vector<Matrix<double>>& dx) {
-      layer.backward(ctx, w, dw, tokens.view, x[0], dy, dx[0], cache, 1, pooled ? dx[1] : Matrix<double>{});
+      layer.backward(ctx, w, dw, tokens.view, x[0], dy, dx[0], cache, 1, pooled ? dx[1] : Matrix<double>{},
+                     {dcombine.data(), b.count(), K});
     };
     return check_layer<B>(ctx, layer, inputs, {b.count(), o_.width}, forward, backward);
   }
