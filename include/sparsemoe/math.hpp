@@ -13,7 +13,7 @@ namespace math {
 
 /// e^x in float: range reduction by ln 2 in two parts, a degree-6 polynomial, and an exponent add. Underflows to 0,
 /// overflows to infinity, NaN stays NaN.
-SPARSEMOE_HD inline float exp(float x) {
+SPARSEMOE_INLINE float exp(float x) {
   const float low = -103.0f, high = 88.72284f;
   const float clamped = x < low ? low : (x > high ? high : x);
   const float n = std::floor(clamped * 1.44269504088896341f + 0.5f);
@@ -34,7 +34,7 @@ SPARSEMOE_HD inline float exp(float x) {
   const float below = x < low ? 0.0f : above;
   return x == x ? below : x;
 }
-SPARSEMOE_HD inline double exp(double x) { return std::exp(x); }
+SPARSEMOE_INLINE double exp(double x) { return std::exp(x); }
 
 template <class T>
 SPARSEMOE_HD T sigmoid(T x) {

@@ -32,23 +32,24 @@ struct Sum {
   SPARSEMOE_HD void operator()(index_t i) const { y[i] = T(C(a[i]) + C(b[i])); }
 };
 
-/// Inverted dropout of four values a draw: y = x / (1 - p) where the draw is at least p, else 0 (or y += that). The mask
-/// is never stored; backward draws it again. Run over ceil(n / 4) indices.
+/// Inverted dropout, eight values a draw of 16 bits each: y = x / (1 - p) where the draw is at least p, else 0 (p is
+/// rounded to 1/65536). The mask is never stored; backward draws it again. Run over ceil(n / 8) indices.
 template <class T, class C>
-struct Dropout4 {
+struct Dropout8 {
   const T* x;
   T* y;
   index_t n;
   float p;
   Random random;
   Purpose purpose;
-  bool add = false;  // y += instead of y =
-  SPARSEMOE_HD void operator()(index_t quad) const {
-    const Draw4 d = random.draw4(purpose, static_cast<std::uint64_t>(quad));
+  SPARSEMOE_HD void operator()(index_t block) const {
+    const Draw4 d = random.draw4(purpose, static_cast<std::uint64_t>(block));
+    const auto least = static_cast<std::uint32_t>(p * 65536.0f);
     const C keep = C(1) / C(1.0f - p);
-    for (index_t i = 0; i < 4 && 4 * quad + i < n; ++i) {
-      const C v = to_unit(d.v[i]) >= p ? C(x[4 * quad + i]) * keep : C(0);
-      y[4 * quad + i] = T(add ? C(y[4 * quad + i]) + v : v);
+    const index_t first = 8 * block, count = n - first < 8 ? n - first : 8;
+    for (index_t i = 0; i < count; ++i) {
+      const std::uint32_t bits = (d.v[i / 2] >> (16 * (i % 2))) & 0xffffu;
+      y[first + i] = T(C(x[first + i]) * (bits >= least ? keep : C(0)));
     }
   }
 };

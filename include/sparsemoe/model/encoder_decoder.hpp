@@ -195,7 +195,7 @@ class Seq2Seq {
   void drop(Context& ctx, S* x, index_t n, int stream) const {
     using C = typename P::compute;
     const Random random = ctx.random.for_layer(layer_stream(stream == 1, 1000, 0));
-    B::for_each_index(ctx, (n + 3) / 4, Dropout4<S, C>{x, x, n, static_cast<float>(dropout()), random, Purpose::dropout});
+    B::for_each_index(ctx, (n + 7) / 8, Dropout8<S, C>{x, x, n, static_cast<float>(dropout()), random, Purpose::dropout});
   }
   EncoderMemory<P> remember(Context& ctx, const Tokens& source, Matrix<const S> states) {
     EncoderMemory<P> memory{states, source.valid, source.length, {}};

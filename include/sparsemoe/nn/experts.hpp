@@ -181,6 +181,27 @@ struct Experts {
     B::grouped_gemm(ctx, Op::none, c.a.as_const(), w.wo, rows.offsets, y,
                     AddExpertBias<P>{bias ? w.bo.data : nullptr, rows.expert, y});
   }
+  // Named here and not below: nvcc launches no kernel over a private type.
+  struct WholeRow {
+    ExpertActivationBackward<P, Act> act;
+    const std::int32_t* in_use;
+    index_t cols;
+    template <class Team>
+    SPARSEMOE_HD void operator()(Team team, index_t r) const {
+      if (r < *in_use) act(team, r, 0, cols);
+    }
+  };
+  struct AddUsedRow {
+    Matrix<const S> x;
+    const std::int32_t* in_use;
+    Matrix<S> y;
+    template <class Team>
+    SPARSEMOE_HD void operator()(Team team, index_t r) const {
+      using C = typename P::compute;
+      if (r >= *in_use) return;
+      for (index_t j = team.lane(); j < y.cols; j += Team::lanes) y(r, j) = S(C(y(r, j)) + C(x(r, j)));
+    }
+  };
   /// dw +=, dx =. Consumes nothing of the cache.
   void backward(Context& ctx, const Params<const S>& w, const Params<A>& dw, Matrix<const S> x, const ExpertRows& rows,
                 Matrix<const S> dy, Matrix<S> dx, const Cache& c) const {
@@ -210,26 +231,6 @@ struct Experts {
   }
 
  private:
-  struct WholeRow {
-    ExpertActivationBackward<P, Act> act;
-    const std::int32_t* in_use;
-    index_t cols;
-    template <class Team>
-    SPARSEMOE_HD void operator()(Team team, index_t r) const {
-      if (r < *in_use) act(team, r, 0, cols);
-    }
-  };
-  struct AddUsedRow {
-    Matrix<const S> x;
-    const std::int32_t* in_use;
-    Matrix<S> y;
-    template <class Team>
-    SPARSEMOE_HD void operator()(Team team, index_t r) const {
-      using C = typename P::compute;
-      if (r >= *in_use) return;
-      for (index_t j = team.lane(); j < y.cols; j += Team::lanes) y(r, j) = S(C(y(r, j)) + C(x(r, j)));
-    }
-  };
   void bias_gradient(Context& ctx, Matrix<const S> dy, const std::int32_t* offsets, A* out) const {
     const index_t blocks = (dy.cols + 15) / 16;
     B::for_each_row(ctx, count * blocks, ExpertBiasGradient<S, A>{dy, offsets, out}, dy.rows * 16 / count + 16);
