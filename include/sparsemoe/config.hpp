@@ -35,7 +35,12 @@
 #else
 #define SPARSEMOE_PRAGMA(text)
 #endif
-#define SPARSEMOE_SIMD SPARSEMOE_PRAGMA(omp simd)
+// Independent iterations. Not "omp simd": g++ gives every 16-bit temporary of such a loop an array, and no vectors.
+#if defined(__CUDACC__) || defined(__clang__)
+#define SPARSEMOE_SIMD
+#else
+#define SPARSEMOE_SIMD _Pragma("GCC ivdep")
+#endif
 #define SPARSEMOE_SIMD_SUM(variable) SPARSEMOE_PRAGMA(omp simd reduction(+ : variable))
 #define SPARSEMOE_SIMD_MAX(variable) SPARSEMOE_PRAGMA(omp simd reduction(max : variable))
 #define SPARSEMOE_RESTRICT __restrict__

@@ -25,11 +25,11 @@ struct bf16 {
   bf16() = default;
   SPARSEMOE_INLINE explicit bf16(float f) {
     const auto u = bits_as<std::uint32_t>(f);
-    const std::uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-    const std::uint32_t quiet = (u >> 16) | 0x40u;
-    // A mask and not a branch, so that loops which store bf16 are vectorised.
-    const std::uint32_t nan = 0u - static_cast<std::uint32_t>((u & 0x7fffffffu) > 0x7f800000u);
-    bits = static_cast<std::uint16_t>((quiet & nan) | (rounded & ~nan));
+    const std::uint32_t rounded = u + 0x7fffu + ((u >> 16) & 1u);
+    // NaN by arithmetic and not by a branch, so that loops which store bf16 are vectorised: the top bit of this
+    // difference is set where the magnitude is above infinity's.
+    const std::uint32_t nan = 0u - ((0x7f800000u - (u & 0x7fffffffu)) >> 31);
+    bits = static_cast<std::uint16_t>((((u | 0x400000u) & nan) | (rounded & ~nan)) >> 16);
   }
   SPARSEMOE_HD explicit bf16(double d) : bf16(static_cast<float>(d)) {}
   SPARSEMOE_INLINE explicit operator float() const { return bits_as<float>(std::uint32_t(bits) << 16); }
@@ -66,6 +66,15 @@ struct fp16 {
   }
   SPARSEMOE_HD explicit operator double() const { return static_cast<double>(static_cast<float>(*this)); }
 };
+
+/// to = v, rounded, without a temporary of the 16-bit type (see SPARSEMOE_SIMD): for stores inside reductions.
+template <class S, class C>
+SPARSEMOE_INLINE void store(S& to, C v) {
+  if constexpr (requires { to.bits; })
+    to.bits = S(v).bits;
+  else
+    to = S(v);
+}
 
 /// The precision of gradient checks: everything double.
 struct Fp64 {

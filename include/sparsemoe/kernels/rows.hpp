@@ -285,7 +285,7 @@ struct CrossEntropyRow {
         const C d = C(x[j]) - top, e = math::exp(d);
         total += e;
         linear += d;
-        x[j] = S(e);
+        store(x[j], e);
       }
     } else {
       SPARSEMOE_PRAGMA(omp simd reduction(+ : total, linear))
