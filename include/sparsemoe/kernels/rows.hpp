@@ -305,7 +305,8 @@ struct CrossEntropyRow {
     if (!gradient) return;
     const C mass = on_target + everywhere * C(n), slope = scale * (mass + C(2) * z * lse) / total;
     const C flat = scale * everywhere, point = scale * on_target;
-    for (index_t j = team.lane(); j < n; j += Team::lanes) x[j] = S(slope * C(x[j]) - flat - (j == t ? point : C(0)));
+    for (index_t j = team.lane(); j < n; j += Team::lanes) x[j] = S(slope * C(x[j]) - flat);
+    if (t % Team::lanes == team.lane()) x[t] = S(slope * math::exp(at) - flat - point);
   }
 };
 
