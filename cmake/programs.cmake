@@ -198,6 +198,10 @@ if(SPARSEMOE_BUILD_EXAMPLES)
       sparsemoe_program(${target} ${${program}} LINK ${extras})
     endif()
   endforeach()
+  if(added_sparsemoe-conformance AND SPARSEMOE_BUILD_TESTS)
+    sparsemoe_ctest(conformance unit ${CMAKE_CURRENT_SOURCE_DIR}/tests/conformance.sh
+                    $<TARGET_FILE:sparsemoe-conformance> ${CMAKE_CURRENT_SOURCE_DIR}/tests/data/goldens)
+  endif()
 endif()
 
 # --- benchmarks ------------------------------------------------------------------------------------------------------

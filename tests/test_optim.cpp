@@ -197,7 +197,7 @@ std::optional<double> run_golden(const json& c, double fault = 0) {
 }
 
 TEST_CASE("Adafactor, Adam, AdamW, SGD and Adagrad follow the reference trajectories") {
-  const json manifest = json::parse(std::ifstream(folder + "manifest-optim.json"));
+  const json manifest = json::parse(std::ifstream(folder + "manifest.json"));
   int cases = 0;
   for (const json& c : manifest.at("cases")) {
     CAPTURE(c.at("id").get<std::string>());
@@ -210,13 +210,13 @@ TEST_CASE("Adafactor, Adam, AdamW, SGD and Adagrad follow the reference trajecto
 }
 
 TEST_CASE("a gradient that is off by a millionth fails the comparison") {
-  const json manifest = json::parse(std::ifstream(folder + "manifest-optim.json"));
+  const json manifest = json::parse(std::ifstream(folder + "manifest.json"));
   for (const json& c : manifest.at("cases"))
     if (const auto worst = run_golden<Fp64>(c, 2e-6)) CHECK(*worst > 1);
 }
 
 TEST_CASE("clipping scales by the global norm") {
-  const json manifest = json::parse(std::ifstream(folder + "manifest-optim.json"));
+  const json manifest = json::parse(std::ifstream(folder + "manifest.json"));
   int cases = 0;
   for (const json& c : manifest.at("cases")) {
     if (c.at("kind") != "optimizer/clip_grad_norm") continue;

@@ -41,7 +41,7 @@ double difference(const Schedule& s, const std::vector<double>& expected) {
 }
 
 TEST_CASE("schedules give the reference's values") {
-  const json manifest = json::parse(std::ifstream(folder + "manifest-optim.json"));
+  const json manifest = json::parse(std::ifstream(folder + "manifest.json"));
   int cases = 0;
   for (const json& c : manifest.at("cases")) {
     const std::string kind = c.at("kind");

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# tests/conformance.sh TOOL DIR -- the golden cases pass; and copies with one thing wrong are found out: a value, an
+# integer, a lost tensor, a cut file. A kind nobody knows is skipped, not passed.
+set -uo pipefail
+tool=$1 goldens=$2
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+wrong=0
+
+expect() {  # expect STATUS REGEX WHAT: runs the tool on $scratch/copy
+  local status=0
+  "$tool" "$scratch/copy" >"$scratch/out" 2>&1 || status=$?
+  if [ "$status" = "$1" ] && grep -qE "$2" "$scratch/out"; then
+    echo "as expected: $3: $(grep -E "$2" "$scratch/out" | head -1)"
+  else
+    echo "NOT as expected: $3: exit status $status, expected $1 and a line like $2"
+    tail -20 "$scratch/out"
+    wrong=1
+  fi
+}
+fresh() { rm -rf "$scratch/copy" && cp -r "$goldens" "$scratch/copy" && chmod -R u+w "$scratch/copy"; }
+# The last value of a file is moved by its exponent's low bits.
+corrupt() { printf '\x40' | dd of="$1" bs=1 seek=$(($(stat -c %s "$1") - 2)) conv=notrunc status=none; }
+
+fresh
+expect 0 '^[0-9]+ passed, 0 failed, 0 skipped$' "all cases"
+passed=$(tail -1 "$scratch/out" | cut -d' ' -f1)
+
+for file in layers/norm/t5_rms_0 layers/ffn/t5_gated_silu layers/t5_attention/cross_masked routing/gshard_top2_0 \
+  routing/switch_paper_0 optim/adafactor_default optim/schedule_t5_rsqrt; do
+  fresh
+  corrupt "$scratch/copy/$file.safetensors"
+  expect 1 "^FAILED +$file: " "a value of $file is off"
+  grep -qx "$((passed - 1)) passed, 1 failed, 0 skipped" "$scratch/out" || { echo "NOT as expected: $(tail -1 "$scratch/out")"; wrong=1; }
+done
+
+fresh
+sed -i 's|"out/expert_load"|"out/expert_lost"|' "$scratch/copy/routing/balanced_hash_0.safetensors"
+expect 1 '^FAILED +routing/balanced_hash_0: ' "a tensor is missing"
+
+fresh
+truncate -s -8 "$scratch/copy/routing/hash_layer_0.safetensors"
+expect 1 '^FAILED +routing/hash_layer_0: ' "a file is cut short"
+
+fresh
+sed -i 's|"kind": "routing/hash"|"kind": "routing/tomorrow"|' "$scratch/copy/manifest.json"
+expect 0 '^skipped 1 of kind routing/tomorrow' "an unknown kind"
+grep -qx "$((passed - 1)) passed, 0 failed, 1 skipped" "$scratch/out" || { echo "NOT as expected: $(tail -1 "$scratch/out")"; wrong=1; }
+
+rm -rf "$scratch/copy"
+expect 2 'cannot read' "a directory without a manifest"
+exit $wrong
