@@ -29,6 +29,18 @@ TEST_CASE("task routing, learned and fixed") {
   holds(StaticTask{});
   holds(StaticTask{}, {.experts = 7, .tasks = 5, .seed = 3});
 }
+TEST_CASE("fewer experts than choices are refused: the weights 1/k of the chosen would not sum to 1") {
+  struct Spec {
+    using Router = StaticTask;
+    using Precision = Fp32;
+    using Backend = Cpu;
+    using Collective = Solo;
+    using Activation = Relu;
+  };
+  MoeConfig config;
+  config.experts = 1, config.width = 4, config.hidden = 4;
+  CHECK_THROWS_WITH_AS(MoE<Spec>{config}, "moe: a top-2 router needs at least that many experts; got 1", Error);
+}
 TEST_CASE("hash routing by a random and a balanced table, and by the id itself") {
   const auto random = random_hash_table(30, 5, 42);
   holds(Hash{random.data()});

@@ -100,7 +100,7 @@ class MoE {
   MoE() = default;
   explicit MoE(const MoeConfig& config, Router router = {}) : config_(config), router_(router) {
     config.check();
-    require(Traits::level == Level::none || Traits::top_k <= config.experts, "moe: a top-", Traits::top_k,
+    require(Traits::top_k <= config.experts, "moe: a top-", Traits::top_k,
             " router needs at least that many experts; got ", config.experts);
     require(Traits::can_drop_tokens || (config.capacity_factor <= 0 && config.eval_capacity_factor <= 0),
             "moe: sentence and task routing are dropless, so that a sentence is treated as one; set the capacity factors to 0");
