@@ -207,6 +207,13 @@ class RouterCheck {
       if (Traits::can_drop_tokens && group == 0)
         report_.add("the check's capacity does drop something", run.statistics.dropped > 0);
     }
+    // Long enough that counting is cut into chunks, in groups that chunks and the batch's end do not fit.
+    const RouterBatch many = bench_.batch(24, 40, true);
+    for (const index_t group : {index_t(0), index_t(300), index_t(37)}) {
+      const auto run = bench_.run(tight(group), many, {.training = true});
+      const std::string wrong = bench_.slot_complaint(run, many, tight(group).group > 0 ? group : many.count());
+      report_.add(join("slots of a long batch (groups of ", group, ")"), wrong.empty(), wrong);
+    }
     const auto run = bench_.run(tight(), batch, {.training = false});
     report_.add("evaluation is dropless", run.statistics.dropped == 0 && run.capacity == 0);
   }
