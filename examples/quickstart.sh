@@ -47,8 +47,10 @@ step "train for $minutes minutes"
 if [ "$(cat "$out/train.done" 2>/dev/null)" = "$minutes" ]; then
   echo "finished before: $out/run"
 else
+  resume=""
+  [ -e "$out/run/settings.json" ] && resume=--resume
   "$nmt" train --corpus "$out/corpus" --out "$out/run" --config examples/translation/quickstart.json \
-    --minutes "$minutes"
+    --minutes "$minutes" $resume
   echo "$minutes" >"$out/train.done"
   rm -f "$out/run/scores.json"
 fi
@@ -60,15 +62,14 @@ else
   "$nmt" evaluate --model "$out/run" --corpus "$out/corpus" --split dev --scores "$out/run/scores.json"
 fi
 
-step "translate five sentences into German"
+step "translate five sentences into several languages"
 printf '%s\n' \
-  "This package contains the documentation." \
-  "This is a small text editor." \
-  "The program reads files and shows them on the screen." \
-  "This package provides the shared library." \
-  "It is easy to use and fast." >"$out/sentences.en"
-"$nmt" translate --model "$out/run" --to de <"$out/sentences.en" >"$out/sentences.de"
-paste -d '\n' <(sed 's/^/  en  /' "$out/sentences.en") <(sed 's/^/  de  /' "$out/sentences.de")
+  "library for reading and writing image files" \
+  "small text editor for the terminal" \
+  "tool to convert audio files" \
+  "documentation for the web server" \
+  "graphical network monitor" |
+  "$nmt" samples --model "$out/run" --to da,it,fr,de,es --out "$out/run/samples.json"
 
 step "report"
 "$nmt" report --run "$out/run" --out "$out/report.html"

@@ -66,6 +66,48 @@ inline int translate(const TranslateOptions& o) {
   return 0;
 }
 
+struct SampleOptions {
+  std::string model, from = "en", out;
+  std::vector<std::string> to;
+  std::int64_t threads = 0, max_length = 128;
+};
+
+/// A few lines of standard input into several languages: printed side by side, and written as the report's samples.json.
+inline int samples(const SampleOptions& o) {
+  auto loaded = load_model(o.model, o.threads);
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(std::cin, line);) {
+    moe::require_utf8(line, moe::join("standard input:", lines.size() + 1));
+    lines.push_back(line);
+  }
+  std::vector<std::vector<std::string>> out;
+  for (const auto& to : o.to) {
+    const std::int32_t task = loaded.file.task_of(o.from, to), tag = loaded.tokenizer->tag(to);
+    std::vector<Ids> encoded;
+    for (const auto& line : lines) {
+      encoded.push_back(loaded.tokenizer->encode(line));
+      encoded.back().insert(encoded.back().begin(), tag);
+      encoded.back().push_back(Tokenizer::end);
+    }
+    std::vector<const Ids*> sources;
+    for (const auto& ids : encoded) sources.push_back(&ids);
+    out.push_back(translate_all(*loaded.translator, *loaded.tokenizer, sources, std::vector<std::int32_t>(sources.size(), task), o.max_length));
+  }
+  moe::Json all = moe::Json::array();
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    moe::Json translations = moe::Json::array();
+    std::printf("%-6s %s\n", o.from.c_str(), lines[i].c_str());
+    for (std::size_t t = 0; t < o.to.size(); ++t) {
+      std::printf("%-6s %s\n", o.to[t].c_str(), out[t][i].c_str());
+      translations.push_back({{"language", o.to[t]}, {"text", out[t][i]}});
+    }
+    std::printf("\n");
+    all.push_back({{"source", lines[i]}, {"source_language", o.from}, {"translations", translations}});
+  }
+  if (!o.out.empty()) moe::atomic_write(o.out, all.dump(2) + "\n");
+  return 0;
+}
+
 struct EvaluateOptions {
   std::string model, corpus, split = "dev", kinds, tokenizer, scores, samples, directions = "both";
   std::vector<std::string> languages;

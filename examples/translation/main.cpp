@@ -52,6 +52,14 @@ int program(int argc, char** argv) {
   translate->add_option("--max-source", t.max_source, "Most tokens of an input; longer ones are cut, with a warning")->capture_default_str()->check(CLI::Range(8, 100000));
   translate->add_option("--threads", t.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
 
+  nmt::SampleOptions p;
+  CLI::App* samples = app.add_subcommand("samples", "Translate a few lines of standard input into several languages, side by side");
+  samples->add_option("--model", p.model, "Run or checkpoint")->required();
+  samples->add_option("--from", p.from, "Language of the input")->capture_default_str();
+  samples->add_option("--to", p.to, "Languages of the output")->delimiter(',')->required();
+  samples->add_option("--out", p.out, "Also write them to this JSON file, for the report (RUN/samples.json)");
+  samples->add_option("--threads", p.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
+
   nmt::EvaluateOptions e;
   CLI::App* evaluate = app.add_subcommand("evaluate", "BLEU and chrF of a model on a split, beside copying the source");
   evaluate->add_option("--model", e.model, "Run or checkpoint")->required();
@@ -82,6 +90,7 @@ int program(int argc, char** argv) {
   }
   if (train->parsed()) return nmt::TrainingRun(settings, resume).run();
   if (translate->parsed()) return nmt::translate(t);
+  if (samples->parsed()) return nmt::samples(p);
   if (evaluate->parsed()) return nmt::evaluate(e);
   if (report->parsed()) sparsemoe::write_training_report(run, out);
   return 0;
