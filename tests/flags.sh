@@ -13,7 +13,7 @@ eigen=${eigen:+$eigen/eigen3}
 flags="-std=c++20 -I$root/include -isystem $eigen"
 case "$(basename "$compiler")" in
   nvcc*)
-    flags="$flags -DEIGEN_NO_CUDA --expt-relaxed-constexpr -Xcompiler=-fopenmp -arch=${SPARSEMOE_CUDA_ARCH:-sm_90}" ;;
+    flags="$flags -DEIGEN_NO_CUDA --Werror all-warnings -Xcompiler=-fopenmp -arch=${SPARSEMOE_CUDA_ARCH:-sm_90}" ;;
   *)
     cuda=${CUDA_HOME:-/usr/local/cuda}/include
     if [ "${SPARSEMOE_THRUST:-toolkit}" = toolkit ]; then
