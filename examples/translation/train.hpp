@@ -30,15 +30,22 @@ class TrainingRun {
     s_.check();
     moe::require(!s_.corpus.empty(), "train: give --corpus DIR, made by the corpus command");
     moe::require(!s_.out.empty(), "train: give --out RUN, the directory of the run");
+    moe::require(!fs::exists(run_) || fs::is_directory(run_), run_.string(), ": is not a directory; --out names the directory of the run");
     const bool exists = fs::exists(run_ / "settings.json");
     moe::require(resume || !exists, run_.string(), ": there is a run already; add --resume to go on with it, or choose another --out");
     moe::require(!resume || exists, run_.string(), ": there is no run to resume");
+    if (resume) lock_ = std::make_unique<RunLock>(run_);
     load_data();
     build_model();
     if (resume) {
+      moe::remove_unfinished(run_);
       restore();
     } else {
-      fs::create_directories(run_);
+      std::error_code problem;
+      fs::create_directories(run_, problem);
+      moe::require(!problem, run_.string(), ": cannot create the directory: ", problem.message());
+      lock_ = std::make_unique<RunLock>(run_);
+      moe::require(!fs::exists(run_ / "settings.json"), run_.string(), ": another process has started a run there");
       moe::atomic_write(run_ / "settings.json", moe::to_json(s_).dump(2) + "\n");
     }
   }
@@ -127,8 +134,10 @@ class TrainingRun {
   std::vector<std::string> load_languages() const {
     const fs::path about = fs::path(s_.corpus) / "corpus.json";
     if (!fs::exists(about)) return {"en"};
-    const auto j = read_json_file(about);
-    return {j.value("languages", std::vector<std::string>{"en"}).front()};
+    const auto j = moe::read_json(about);
+    const bool listed = j.is_object() && j.contains("languages") && j["languages"].is_array() && !j["languages"].empty() && j["languages"][0].is_string();
+    if (!listed) moe::fail_file(about, "has no list of languages");
+    return {j["languages"][0]};
   }
 
   void build_model() {
@@ -165,8 +174,10 @@ class TrainingRun {
     if (!found) return;  // stopped before its first checkpoint: from the start
     for (const auto& sentence : found->refused) std::fprintf(stderr, "warning: %s\n", sentence.c_str());
     const ModelFile saved = read_model_file(found->path);
-    moe::require(moe::to_json(saved) == moe::to_json(file_), found->path.string(),
-                 ": the checkpoint's model differs from these settings; resume with the run's own settings");
+    const moe::Json before = moe::to_json(saved), now = moe::to_json(file_);
+    for (const auto& [key, value] : before.items())
+      moe::require(value == now[key], found->path.string(), ": ", key, " was ", value.dump(), " when the run began, and a run cannot change it to ",
+                   now[key].dump(), "; resume without it");
     state_ = trainer_state(found->path / "trainer.json");
     model_->load(found->path, true);
     model_->set_numbers(state_.numbers);
@@ -202,16 +213,17 @@ class TrainingRun {
       tokens += b.label_tokens;
     }
     moe::LossSums sums;
+    const auto streams = static_cast<std::size_t>(std::max<std::int64_t>(16, s_.accumulate));  // one a batch of every step
     for (std::size_t i = 0; i < batches_.size(); ++i)
       sums += model_->loss(batches_[i], 1 / static_cast<double>(tokens), 1 / static_cast<double>(s_.accumulate),
-                           static_cast<std::uint32_t>(state_.step), static_cast<std::uint32_t>(i));
+                           static_cast<std::uint32_t>(static_cast<std::size_t>(state_.step) * streams + i));
     return sums;
   }
 
   moe::Json train_record(double rate, const moe::UpdateResult& result, double loss, double nll, double speed, const moe::LossSums& last) {
     moe::Json layers = moe::Json::array();
     double balance = 0, z = 0, n = 0;
-    for (const auto& s : model_->statistics()) {
+    for (const auto& s : statistics_) {
       const auto& r = s.layer.routing;
       std::vector<double> load;
       for (const auto c : r.load) load.push_back(r.choices > 0 ? static_cast<double>(c) / r.choices : 0);
@@ -239,6 +251,7 @@ class TrainingRun {
     std::vector<Use> use;
     const auto tasks = file_.tasks.size(), experts = static_cast<std::size_t>(s_.model.experts);
     for (const auto& t : train_) {
+      if (stop_signal() != 0) return;
       const auto rows = encode_direction(dev, t.direction, t.task, *tokenizer_, s_.kinds, s_.max_length, true, s_.validate_rows);
       moe::LossSums sums;
       HostBatch batch;
@@ -247,8 +260,8 @@ class TrainingRun {
         for (std::size_t i = at; i < std::min(at + 32, rows.source.size()); ++i)
           sources_.push_back(&rows.source[i]), targets_.push_back(&rows.target[i]), tasks_.push_back(rows.task);
         make_batch(sources_, targets_, tasks_, batch);
-        sums += model_->loss(batch, 0, 0, 0, 0);
-        const auto statistics = model_->statistics();
+        sums += model_->loss(batch, 0, 0, 0);
+        const auto& statistics = model_->statistics();
         use.resize(statistics.size());
         for (std::size_t l = 0; l < statistics.size(); ++l) {
           use[l].stack = statistics[l].stack, use[l].router = statistics[l].router, use[l].layer = statistics[l].layer.layer;
@@ -283,6 +296,7 @@ class TrainingRun {
 
   TrainSettings s_;
   fs::path run_;
+  std::unique_ptr<RunLock> lock_;
   Corpus corpus_;
   std::unique_ptr<Tokenizer> tokenizer_;
   ModelFile file_;
@@ -293,6 +307,7 @@ class TrainingRun {
   moe::Schedule schedule_;
   TrainerState state_;
   Clock::time_point start_;
+  std::vector<NamedStatistics> statistics_;  // of the last logged step
   std::vector<HostBatch> batches_;
   std::vector<const Ids*> sources_, targets_;
   std::vector<std::int32_t> tasks_;

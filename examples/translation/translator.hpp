@@ -3,6 +3,8 @@
 // Read next: translator_of.hpp for what stands behind it, train.hpp and translate.hpp for the callers.
 #pragma once
 
+#include <unistd.h>
+
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -11,6 +13,7 @@
 
 #include "settings.hpp"
 #include "sparsemoe/infer/greedy.hpp"
+#include "sparsemoe/io/short_text.hpp"
 #include "sparsemoe/model/stack.hpp"
 #include "sparsemoe/nn/loss.hpp"
 #include "sparsemoe/train/update.hpp"
@@ -37,9 +40,10 @@ class Translator {
 
   /// Forward and backward of a batch. gradient_scale multiplies the summed cross entropy, routing_scale the routing
   /// losses; 0 and 0: forward only, in evaluation mode.
-  virtual sparsemoe::LossSums loss(const HostBatch& batch, double gradient_scale, double routing_scale, std::uint32_t step,
-                                   std::uint32_t micro) = 0;
-  virtual std::vector<NamedStatistics> statistics() = 0;
+  /// `stream` numbers the batch for everything random in it.
+  virtual sparsemoe::LossSums loss(const HostBatch& batch, double gradient_scale, double routing_scale, std::uint32_t stream) = 0;
+  /// Of the batch of the last loss().
+  virtual const std::vector<NamedStatistics>& statistics() const = 0;
   virtual sparsemoe::UpdateResult update(double learning_rate) = 0;
   /// Steps made and skipped so far.
   virtual std::int64_t step() const = 0;
@@ -74,8 +78,14 @@ struct TranslatorRequest {
 std::unique_ptr<Translator> make_fp32_translator(const TranslatorRequest& request);
 std::unique_ptr<Translator> make_bf16_translator(const TranslatorRequest& request);
 
+/// Throws Error for settings that make no sense or a model that this machine's memory cannot hold.
 inline std::unique_ptr<Translator> make_translator(const TranslatorRequest& request) {
   request.file.check();
+  const double parameters = request.file.model.matrix_parameters(request.file.vocabulary);
+  const double needed = parameters * (request.training ? 12 : 4);  // at least: weights, gradients, moments; no activations
+  const double memory = static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGESIZE));
+  sparsemoe::require(needed <= memory, "the model has more than ", sparsemoe::short_number(parameters), " parameters, which take more than ",
+                     sparsemoe::short_number(needed), "B; this machine has ", sparsemoe::short_number(memory), "B of memory");
   return request.file.model.precision == "fp32" ? make_fp32_translator(request) : make_bf16_translator(request);
 }
 
