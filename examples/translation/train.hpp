@@ -223,7 +223,7 @@ class TrainingRun {
   moe::Json train_record(double rate, const moe::UpdateResult& result, double loss, double nll, double speed, const moe::LossSums& last) {
     moe::Json layers = moe::Json::array();
     double balance = 0, z = 0, n = 0;
-    for (const auto& s : statistics_) {
+    for (const auto& s : model_->statistics()) {
       const auto& r = s.layer.routing;
       std::vector<double> load;
       for (const auto c : r.load) load.push_back(r.choices > 0 ? static_cast<double>(c) / r.choices : 0);
@@ -307,7 +307,6 @@ class TrainingRun {
   moe::Schedule schedule_;
   TrainerState state_;
   Clock::time_point start_;
-  std::vector<NamedStatistics> statistics_;  // of the last logged step
   std::vector<HostBatch> batches_;
   std::vector<const Ids*> sources_, targets_;
   std::vector<std::int32_t> tasks_;
