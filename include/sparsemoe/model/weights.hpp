@@ -60,6 +60,13 @@ class Weights {
       B::copy_from_host(ctx, storage(), narrow.data(), total_);
     }
   }
+  /// After an update, which rounds every master into its storage slot: the wide leaves (the routers' weights) again in
+  /// the master's type.
+  void restore_wide(typename B::Context& ctx) {
+    if constexpr (!shared)
+      for (const auto& p : list_)
+        if (p.init.wide) B::copy(ctx, reinterpret_cast<M*>(storage() + p.offset), master() + p.offset, p.shape.size());
+  }
   /// Master values to the host; without a master, the storage widened.
   std::vector<M> get(typename B::Context& ctx) const {
     std::vector<M> host(static_cast<std::size_t>(total_), M(0));

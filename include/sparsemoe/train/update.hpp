@@ -46,6 +46,7 @@ class Updater {
       ++state_.step;
       optimiser.update(ctx, weights.master(), weights.gradient(), unscale * clip_factor(result.gradient_norm, clip_norm),
                        weights.storage(), state_.step, learning_rate);
+      weights.restore_wide(ctx);
       if (P::scaled_loss && ++state_.good >= scale_growth) {
         state_.loss_scale = std::min(state_.loss_scale * 2, 16777216.0);
         state_.good = 0;
