@@ -18,10 +18,17 @@ struct TranslateOptions {
   std::int64_t threads = 0, batch = 64, max_length = 256, max_source = 1024;
 };
 
+inline void require_written() {
+  std::fflush(stdout);
+  moe::require(std::ferror(stdout) == 0, "standard output: cannot write; is the disk full?");
+}
+
 /// Lines of standard input to standard output, in order; an empty line gives an empty line. Throws Error for a language
 /// the model does not know, and for malformed UTF-8 with its line number, after what was before it has been written.
 inline int translate(const TranslateOptions& o) {
   auto loaded = load_model(o.model, o.threads);
+  require_language(loaded.file, o.from, "--from");
+  require_language(loaded.file, o.to, "--to");
   const std::int32_t task = loaded.file.task_of(o.from, o.to), tag = loaded.tokenizer->tag(o.to);
   constexpr std::size_t lines_at_once = 512;
   std::size_t number = 0;
@@ -33,6 +40,7 @@ inline int translate(const TranslateOptions& o) {
     std::string problem;
     while (encoded.size() < lines_at_once && (more = static_cast<bool>(std::getline(std::cin, line)))) {
       ++number;
+      if (!line.empty() && line.back() == '\r') line.pop_back();
       try {
         moe::require_utf8(line, moe::join("standard input:", number));
       } catch (const moe::Error& e) {
@@ -60,9 +68,10 @@ inline int translate(const TranslateOptions& o) {
       std::fputc('\n', stdout);
     }
     std::fflush(stdout);
-    moe::require(std::ferror(stdout) == 0, "standard output: cannot write; is the disk full?");
+    require_written();
     moe::require(problem.empty(), problem);
   }
+  moe::require(std::ferror(stdin) == 0, "standard input: cannot read");
   return 0;
 }
 
@@ -75,9 +84,12 @@ struct SampleOptions {
 /// A few lines of standard input into several languages: printed side by side, and written as the report's samples.json.
 inline int samples(const SampleOptions& o) {
   auto loaded = load_model(o.model, o.threads);
+  require_language(loaded.file, o.from, "--from");
+  for (const auto& to : o.to) require_language(loaded.file, to, "--to");
   std::vector<std::string> lines;
   for (std::string line; std::getline(std::cin, line);) {
     moe::require_utf8(line, moe::join("standard input:", lines.size() + 1));
+    if (!line.empty() && line.back() == '\r') line.pop_back();
     lines.push_back(line);
   }
   std::vector<std::vector<std::string>> out;
@@ -104,6 +116,7 @@ inline int samples(const SampleOptions& o) {
     std::printf("\n");
     all.push_back({{"source", lines[i]}, {"source_language", o.from}, {"translations", translations}});
   }
+  require_written();
   if (!o.out.empty()) moe::atomic_write(o.out, all.dump(2) + "\n");
   return 0;
 }
@@ -119,21 +132,17 @@ struct EvaluateOptions {
 /// to what the run was trained on.
 inline int evaluate(EvaluateOptions o) {
   auto loaded = load_model(o.model, o.threads);
-  const fs::path settings = fs::path(o.model) / "settings.json";
-  if (fs::exists(settings)) {
-    const auto j = read_json_file(settings);
-    if (o.kinds.empty()) o.kinds = j.value("kinds", "");
-    if (o.max_length == 0) o.max_length = j.value("max_length", std::int64_t(0));
-  }
-  if (o.kinds.empty()) o.kinds = "s,t,p,l";
-  if (o.max_length == 0) o.max_length = 128;
+  TrainSettings trained;
+  if (const auto saved = fs::path(o.model) / "settings.json"; fs::exists(saved)) moe::load_config(saved, trained);
+  if (o.kinds.empty()) o.kinds = trained.kinds;
+  if (o.max_length == 0) o.max_length = trained.max_length;
   std::vector<std::string> languages = loaded.file.languages;
   if (!o.languages.empty()) {
     languages = {languages.front()};
     for (const auto& l : o.languages)
       if (l != languages.front()) languages.push_back(l);
   }
-  for (const auto& l : languages) (void)loaded.tokenizer->tag(l);
+  for (const auto& l : languages) require_language(loaded.file, l, "--languages");
   const Corpus corpus = load_corpus(o.corpus, languages);
   const auto& split = corpus.split(o.split);
   std::map<std::string, std::size_t> train_pairs;
@@ -165,6 +174,7 @@ inline int evaluate(EvaluateOptions o) {
                   value["chrf"].get<double>(), value["copy_bleu"].get<double>(), value["copy_chrf"].get<double>());
     std::printf("BLEU %s (tok:zh for zh, tok:char for ja)\nchrF %s\n", signature.c_str(), moe::chrf_signature(moe::ChrfKind::chrf2).c_str());
   }
+  require_written();
   if (!o.scores.empty()) moe::atomic_write(o.scores, all.dump(2) + "\n");
   return 0;
 }

@@ -101,11 +101,13 @@ inline void make_batch(const std::vector<const Ids*>& sources, const std::vector
   }
 }
 
-/// Ids a translation never contains: padding, begin, unknown and the language tags.
+/// Ids a translation never contains: padding, begin, unknown, the language tags, and the bytes that end a line.
 inline std::vector<std::uint8_t> banned_ids(const Tokenizer& tokenizer, const std::vector<std::string>& languages) {
   std::vector<std::uint8_t> banned(static_cast<std::size_t>(tokenizer.size()), 0);
   banned[Tokenizer::pad] = banned[Tokenizer::begin] = banned[Tokenizer::unknown] = 1;
   for (const auto& l : languages) banned[static_cast<std::size_t>(tokenizer.tag(l))] = 1;
+  for (std::size_t i = 0; i < banned.size(); ++i)
+    if (tokenizer.decode({static_cast<int>(i)}).find_first_of("\r\n") != std::string::npos) banned[i] = 1;
   return banned;
 }
 

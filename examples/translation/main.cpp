@@ -4,9 +4,10 @@
 //           echo "a small text editor" | sparsemoe-nmt translate --model run --to da
 // Read next: settings.hpp for the knobs, train.hpp for the loop, translator_of.hpp for the model behind it.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
-#include <cstring>
 #include <string>
+#include <vector>
 
 #include "commands.hpp"
 #include "corpus/corpus.hpp"
@@ -26,7 +27,24 @@ void preset_from_run(int argc, char** argv, nmt::TrainSettings& settings) {
     if (word.starts_with("--out=")) out = word.substr(6);
   }
   const nmt::fs::path saved = nmt::fs::path(out) / "settings.json";
-  if (resume && !out.empty() && nmt::fs::exists(saved)) sparsemoe::from_json(settings, nmt::read_json_file(saved), saved.string());
+  if (resume && !out.empty() && nmt::fs::exists(saved)) sparsemoe::load_config(saved, settings);
+}
+
+/// "; did you mean --heads?" for the first option on the command line that its subcommand does not have.
+std::string suggestion(CLI::App& app, int argc, char** argv) {
+  std::vector<std::string> known;
+  for (CLI::App* command : app.get_subcommands())
+    for (CLI::Option* option : command->get_options())
+      for (const auto& name : option->get_lnames()) known.push_back(name);
+  for (int i = 2; i < argc; ++i) {
+    std::string word = argv[i];
+    if (!word.starts_with("--")) continue;
+    word = word.substr(2, word.find('=') == std::string::npos ? word.npos : word.find('=') - 2);
+    if (std::find(known.begin(), known.end(), word) != known.end()) continue;
+    const std::string near = sparsemoe::closest_name(word, known);
+    return near.empty() ? "" : "; did you mean --" + near + "?";
+  }
+  return "";
 }
 
 int program(int argc, char** argv) {
@@ -69,8 +87,8 @@ int program(int argc, char** argv) {
   evaluate->add_option("--directions", e.directions, "both, en2xx or xx2en")->capture_default_str()->check(CLI::IsMember({"both", "en2xx", "xx2en"}));
   evaluate->add_option("--kinds", e.kinds, "Kinds of text; default: what the run was trained on");
   evaluate->add_option("--rows", e.rows, "Rows a direction, evenly spread; 0: all")->capture_default_str()->check(CLI::Range(0, 100000000));
-  evaluate->add_option("--max-length", e.max_length, "Most tokens of a side; default: what the run was trained on");
-  evaluate->add_option("--high", e.high, "Training pairs above which a language counts as high-resource")->capture_default_str();
+  evaluate->add_option("--max-length", e.max_length, "Most tokens of a side; default: what the run was trained on")->check(CLI::Range(4, 100000));
+  evaluate->add_option("--high", e.high, "Training pairs above which a language counts as high-resource")->capture_default_str()->check(CLI::Range(0, 1000000000));
   evaluate->add_option("--scores", e.scores, "Also write the scores to this JSON file");
   evaluate->add_option("--threads", e.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
   evaluate->add_flag("--json", e.json, "Print JSON");
@@ -85,7 +103,10 @@ int program(int argc, char** argv) {
   } catch (const CLI::Success& help) {
     return app.exit(help);
   } catch (const CLI::ParseError& problem) {
-    std::fprintf(stderr, "sparsemoe-nmt: %s (--help lists the options)\n", problem.what());
+    std::string text = problem.what();
+    std::replace(text.begin(), text.end(), '\n', ' ');
+    if (dynamic_cast<const CLI::ExtrasError*>(&problem) != nullptr) text += suggestion(app, argc, argv);
+    std::fprintf(stderr, "sparsemoe-nmt: %s (--help lists the options)\n", text.c_str());
     return 64;
   }
   if (train->parsed()) return nmt::TrainingRun(settings, resume).run();

@@ -3,6 +3,11 @@
 // A checkpoint appears under its name complete or not at all. Read next: train.hpp.
 #pragma once
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cmath>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -30,17 +35,26 @@ inline moe::Json to_json(const TrainerState& s) {
           {"updates", s.numbers.step}, {"skipped", s.numbers.skipped}, {"good", s.numbers.good}, {"loss_scale", s.numbers.loss_scale}};
 }
 
-/// A JSON file; throws FileError with its name if it is missing or malformed.
-inline moe::Json read_json_file(const fs::path& path) {
-  try {
-    return moe::Json::parse(moe::read_file(path, std::uint64_t(16) << 20));
-  } catch (const moe::Json::exception& problem) {
-    moe::fail_file(path, "not valid JSON: ", problem.what());
+/// The right to write into a run's directory, while the object lives: two trainers would delete each other's files.
+class RunLock {
+ public:
+  /// Throws Error if another process has it. A file system without locks is taken as it is.
+  explicit RunLock(const fs::path& run) : fd_(::open(run.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+    if (fd_ < 0) moe::fail_errno(run, "open directory", errno);
+    if (::flock(fd_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
+    ::close(fd_);
+    moe::fail_file(run, "another process is training here");
   }
-}
+  RunLock(const RunLock&) = delete;
+  RunLock& operator=(const RunLock&) = delete;
+  ~RunLock() { ::close(fd_); }
+
+ private:
+  int fd_;
+};
 
 inline TrainerState trainer_state(const fs::path& path) {
-  const moe::Json j = read_json_file(path);
+  const moe::Json j = moe::read_json(path);
   TrainerState s;
   try {
     s.step = j.at("step"), s.tokens = j.at("tokens"), s.seconds = j.at("seconds");
@@ -49,10 +63,14 @@ inline TrainerState trainer_state(const fs::path& path) {
   } catch (const moe::Json::exception& problem) {
     moe::fail_file(path, "not a trainer's state: ", problem.what());
   }
+  const bool sound = s.step >= 0 && s.tokens >= 0 && s.seconds >= 0 && s.numbers.step >= 0 && s.numbers.skipped >= 0 && s.numbers.good >= 0 &&
+                     s.numbers.loss_scale >= 1 && std::isfinite(s.numbers.loss_scale);
+  if (!sound) moe::fail_file(path, "not a trainer's state: a number is out of range");
   return s;
 }
 
-/// Writes RUN/step-N and removes the oldest beyond `keep`.
+/// Writes RUN/step-N and removes the oldest beyond `keep`. Later steps are left alone: where there are some, they are
+/// damaged and this run fell back behind them, so they must not count as checkpoints that are kept.
 inline void save_checkpoint(const fs::path& run, Translator& model, const ModelFile& file, const fs::path& tokenizer,
                             const TrainerState& state, std::int64_t keep) {
   moe::AtomicDirectory directory(run / ("step-" + std::to_string(state.step)));
@@ -63,14 +81,13 @@ inline void save_checkpoint(const fs::path& run, Translator& model, const ModelF
   moe::atomic_write(at / "spm.model", moe::read_file(tokenizer));
   moe::write_manifest(at, {{"step", state.step}});
   directory.commit(moe::Existing::replace);
-  std::vector<std::pair<std::int64_t, fs::path>> all;
-  for (const auto& entry : fs::directory_iterator(run)) {
-    const std::string name = entry.path().filename().string();
-    if (entry.is_directory() && name.starts_with("step-") && name.find_first_not_of("0123456789", 5) == std::string::npos && name.size() > 5 && name.size() < 20)
-      all.emplace_back(std::stoll(name.substr(5)), entry.path());
+  std::vector<std::int64_t> steps = moe::list_steps(run);
+  std::erase_if(steps, [&](std::int64_t step) { return step > state.step; });
+  for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < steps.size(); ++i) {
+    const fs::path old = moe::step_path(run, steps[i]), trash = moe::detail::temporary_name(old);
+    moe::detail::rename_path(old, trash);  // a kill must not leave half of it under its name
+    fs::remove_all(trash);
   }
-  std::sort(all.begin(), all.end());
-  for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < all.size(); ++i) fs::remove_all(all[i].second);
 }
 
 /// The directory of a model: a checkpoint itself, or the newest one of a run. Throws Error in one sentence otherwise.
@@ -94,8 +111,15 @@ struct LoadedModel {
 };
 inline ModelFile read_model_file(const fs::path& directory) {
   ModelFile file;
-  moe::from_json(file, read_json_file(directory / "config.json"), (directory / "config.json").string());
+  moe::load_config(directory / "config.json", file);
   return file;
+}
+/// Throws Error if the model was not trained on a language. `option` is what named it.
+inline void require_language(const ModelFile& file, const std::string& language, const char* option) {
+  std::string all;
+  for (const auto& l : file.languages) all += (all.empty() ? "" : ", ") + l;
+  moe::require(std::find(file.languages.begin(), file.languages.end(), language) != file.languages.end(), option,
+               ": the model does not know the language '", language, "'; it knows ", all);
 }
 inline LoadedModel load_model(const fs::path& path, std::int64_t threads) {
   const fs::path directory = model_directory(path);
@@ -103,9 +127,19 @@ inline LoadedModel load_model(const fs::path& path, std::int64_t threads) {
   request.file = read_model_file(directory);
   request.threads = threads;
   auto tokenizer = std::make_unique<Tokenizer>(directory / "spm.model");
-  moe::require(tokenizer->size() == request.file.vocabulary, directory.string(), ": the tokenizer has ", tokenizer->size(),
-               " entries, the model ", request.file.vocabulary);
-  request.banned = banned_ids(*tokenizer, request.file.languages);
+  moe::require(tokenizer->size() == request.file.vocabulary, directory.string(), ": spm.model has ", tokenizer->size(),
+               " entries, config.json says ", request.file.vocabulary);
+  try {
+    request.banned = banned_ids(*tokenizer, request.file.languages);
+  } catch (const moe::Error& problem) {
+    moe::fail_file(directory / "spm.model", problem.what());
+  }
+  // Before anything of that size is allocated.
+  const fs::path weights = directory / "model.safetensors";
+  const auto bytes = static_cast<double>(moe::File::open_read(weights).size());
+  const double parameters = request.file.model.matrix_parameters(request.file.vocabulary);
+  if (2 * parameters > bytes)
+    moe::fail_file(weights, "has ", moe::short_number(bytes), "B, too few for the ", moe::short_number(parameters), " parameters that config.json describes");
   auto translator = make_translator(request);
   translator->load(directory, false);
   return {request.file, std::move(tokenizer), std::move(translator)};

@@ -4,11 +4,13 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "sparsemoe/error.hpp"
+#include "sparsemoe/io/json_config.hpp"
 #include "sparsemoe/optim/schedule.hpp"
 
 namespace nmt {
@@ -57,14 +59,46 @@ struct ModelSettings {
     const std::vector<std::string> routers = {"token", "switch", "gshard", "sentence", "task", "static", "hash", "dense"};
     const auto known = [](const std::vector<std::string>& v, const std::string& s) { return std::find(v.begin(), v.end(), s) != v.end(); };
     require(known({"fp32", "bf16"}, precision), "precision must be fp32 or bf16, not '", precision, "'");
-    for (const auto& r : {encoder_router, decoder_router})
-      require(known(routers, r), "there is no router '", r, "': choose token, switch, gshard, sentence, task, static, hash or dense");
+    bool can_drop = false;
+    for (const auto& r : {encoder_router, decoder_router}) {
+      const std::string near = sparsemoe::closest_name(r, routers);
+      require(known(routers, r), "there is no router '", r, "': choose token, switch, gshard, sentence, task, static, hash or dense",
+              near.empty() ? "" : "; did you mean " + near + "?");
+      can_drop = can_drop || has_capacity(r);
+    }
     require(known({"target", "pair"}, task), "task must be target or pair, not '", task, "'");
     require(known({"balanced", "random"}, hash_table), "hash_table must be balanced or random, not '", hash_table, "'");
     require(heads >= 1 && width >= 1 && width % heads == 0, "width must be a multiple of heads, not ", width, " and ", heads);
+    require(hidden >= 1 && encoder_layers >= 1 && decoder_layers >= 1, "hidden, encoder_layers and decoder_layers must be at least 1, not ",
+            hidden, ", ", encoder_layers, " and ", decoder_layers);
     require(width <= 65536 && hidden <= 1048576 && experts <= 65536 && encoder_layers <= 1000 && decoder_layers <= 1000,
             "a size is beyond what this program supports (width 65536, hidden 1048576, experts 65536, layers 1000)");
     require(experts >= 1, "experts must be at least 1, not ", experts);
+    require(sparse_every >= 0 && group >= 0, "sparse_every and group must not be negative, not ", sparse_every, " and ", group);
+    require(capacity_factor >= 0 && eval_capacity_factor >= 0, "capacity_factor and eval_capacity_factor must not be negative, not ",
+            capacity_factor, " and ", eval_capacity_factor);
+    require(can_drop || (capacity_factor <= 0 && eval_capacity_factor <= 0),
+            "capacity_factor is for token, switch, gshard and hash routing; sentence, task, static and dense layers drop nothing");
+    for (const auto& [name, value] : {std::pair{"dropout", dropout}, {"expert_dropout", expert_dropout}, {"jitter", jitter}, {"label_smoothing", label_smoothing}})
+      require(value >= 0 && value < 1, name, " must be at least 0 and less than 1, not ", value);
+    require(balance_loss >= 0 && z_loss >= 0, "balance_loss and z_loss must not be negative, not ", balance_loss, " and ", z_loss);
+    require(init_scale > 0, "init_scale must be positive, not ", init_scale);
+  }
+  /// Whether a capacity limits the experts of a stack with this router.
+  static bool has_capacity(const std::string& router) {
+    return router == "token" || router == "switch" || router == "gshard" || router == "hash";
+  }
+  /// The matrices' parameters; a double, since a hostile file may ask for more than 2^63.
+  double matrix_parameters(std::int64_t vocabulary) const {
+    const auto w = static_cast<double>(width), ffn = 2 * w * static_cast<double>(hidden);
+    double n = static_cast<double>(vocabulary) * w;
+    const auto stack = [&](std::int64_t layers, double attentions, const std::string& router) {
+      const auto sparse = static_cast<double>(router == "dense" || sparse_every == 0 ? 0 : layers / sparse_every);
+      n += static_cast<double>(layers) * (4 * w * w * attentions + ffn) + sparse * ffn * static_cast<double>(experts - 1);
+    };
+    stack(encoder_layers, 1, encoder_router);
+    stack(decoder_layers, 2, decoder_router);
+    return n;
   }
 };
 
@@ -164,6 +198,12 @@ struct TrainSettings {
     require(steps >= 1 && tokens >= 16 && max_length >= 4 && accumulate >= 1 && log_every >= 1 && keep >= 1 && checkpoint_every >= 1 && validate_every >= 1,
             "steps, accumulate, log_every, validate_every, checkpoint_every and keep must be at least 1, max_length at least 4, tokens at least 16");
     require(max_length + 2 <= tokens, "tokens (", tokens, ") must hold one pair of max_length (", max_length, ") and its end");
+    require(steps <= 100000000, "steps must be at most 100000000, not ", steps);
+    require(clip >= 0 && weight_decay >= 0 && warmup >= 0, "clip, weight_decay and warmup must not be negative, not ", clip, ", ", weight_decay, " and ", warmup);
+    require(beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1, "beta1 and beta2 must be at least 0 and less than 1, not ", beta1, " and ", beta2);
+    require(floor >= 0 && floor <= 1, "floor must be between 0 and 1, not ", floor);
+    require(validate_rows >= 0 && bleu_rows >= 0 && checkpoint_minutes >= 0, "validate_rows, bleu_rows and checkpoint_minutes must not be negative, not ",
+            validate_rows, ", ", bleu_rows, " and ", checkpoint_minutes);
     require(minutes >= 0 && temperature > 0, "minutes must not be negative, and temperature must be positive");
     require(threads >= 0 && threads <= 1024, "threads must be between 0 and 1024, not ", threads);
     (void)sparsemoe::schedule_kind(schedule);
