@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Builds and runs the benchmarks and, where a python3 with torch is found, the same work in PyTorch; then rewrites its
+# sections of RESULTS.md.  benchmarks/run.sh [moe-layer] [transformer] [compile-time]   (no argument: all)
+#   THREADS=2     bound threads, of ours and of the peers
+#   FILTER=regex  only these cases of moe_layer (default: every case)
+#   PEERS=off     without PyTorch     PYTHON=python3  the interpreter that may have torch
+# Debian: libbenchmark-dev, libdnnl-dev for the oneDNN rows; python3-torch and libopenblas0-openmp for the peers.
+set -eu
+cd "$(dirname "$0")/.."
+threads=${THREADS:-2} python=${PYTHON:-python3}
+[ $# -gt 0 ] || set -- moe-layer transformer compile-time
+out=build/results
+mkdir -p "$out"
+export OMP_NUM_THREADS=$threads OMP_PROC_BIND=true OMP_PLACES=cores
+load=$(cut -d' ' -f1 /proc/loadavg)
+
+build() {
+  cmake --preset release >/dev/null
+  for target in "$@"; do
+    cmake --build --preset release --target "$target" >"$out/build.log" 2>&1 || echo "run.sh: $target was not built, see $out/build.log"
+  done
+}
+# bench NAME [arguments]: one program's results as JSON
+bench() {
+  local name=$1
+  shift
+  rm -f "$out/$name.json"
+  [ -x "build/release/$name" ] || return 0
+  "build/release/$name" "$@" --benchmark_out="$out/$name.json" --benchmark_out_format=json
+}
+# peer NAME: fp32 and bf16, with a malloc that keeps freed memory; by default PyTorch faults every buffer in again.
+peer() {
+  rm -f "$out/peer_$1.csv"
+  if [ "${PEERS:-on}" = off ] || ! "$python" -c 'import torch' 2>/dev/null; then
+    echo "run.sh: no python3 with torch; peers are left out"
+    return 0
+  fi
+  local blas
+  blas=$(dpkg -L libopenblas0-openmp 2>/dev/null | grep 'libopenblas.so.0$' || true)
+  for precision in "" --bf16; do
+    MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=268435456 \
+      LD_LIBRARY_PATH=${blas:+$(dirname "$blas")} "$python" "benchmarks/peers/$1.py" --threads "$threads" $precision |
+      tee -a "$out/peer_$1.csv"
+  done
+}
+# write SECTION
+write() { "$python" benchmarks/write_results.py "$1" "$out" "$threads" "$load"; }
+
+for section in "$@"; do
+  case $section in
+    moe-layer)
+      build moe_layer moe_layer_onednn
+      bench moe_layer ${FILTER:+--benchmark_filter="$FILTER"}
+      bench moe_layer_onednn ${FILTER:+--benchmark_filter="$FILTER"}
+      peer moe_layer
+      write moe-layer
+      ;;
+    transformer)
+      build transformer
+      bench transformer
+      peer transformer
+      write transformer
+      ;;
+    compile-time)
+      benchmarks/compile_time.sh | tee "$out/compile_time.csv"
+      write compile-time
+      ;;
+    *)
+      echo "run.sh: there is no section '$section'; choose from moe-layer, transformer, compile-time" >&2
+      exit 2
+      ;;
+  esac
+done
