@@ -10,6 +10,7 @@
 
 #include "sparsemoe/io/safetensors.hpp"
 #include "sparsemoe/model/weights.hpp"
+#include "sparsemoe/precision.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 

@@ -165,7 +165,7 @@ class RouterCheck {
       for (index_t t = 0; t < batch.count(); ++t) {
         const index_t u = bench_.unit(batch, t);
         std::set<std::int32_t> distinct;
-        double sum = 0, expected_sum = 0;
+        double sum = 0;
         bool all_kept = true;
         for (int k = 0; k < K; ++k) {
           const std::int32_t v = run.chosen[static_cast<std::size_t>(u * K + k)], e = Choice<K>::expert_of(v);
@@ -180,7 +180,6 @@ class RouterCheck {
           const double w = run.combine[static_cast<std::size_t>(t * K + k)];
           sum += w;
           const double expected = bench_.expected_weight(run, batch, t, k);
-          expected_sum += expected;
           worst = std::max(worst, std::abs(w - expected));
         }
         const bool to_one = Traits::gate == Gate::normalised || Traits::gate == Gate::normalised_after_drop ||
