@@ -6,8 +6,9 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root" || exit 1
 . tests/stages.sh
 
-# Readers of untrusted bytes, index arithmetic, memory reuse.
-asan=(safetensors files options metrics corpus arena view cpu kernels routing moe attention)
+# Readers of untrusted bytes; then index arithmetic and memory reuse in whole models and updates. The kernels' own test
+# is left to `cmake --preset asan`: instrumented, it alone compiles for minutes.
+asan=(safetensors files options metrics corpus data_parallel update decoding)
 # Whatever starts threads: teams of lanes, parallel loops, ranks as threads.
 mapfile -t tsan < <(grep -lE 'BarrierTeam|comm/threads|Threads\b|jthread|omp\.h|set_threads' tests/test_*.cpp 2>/dev/null |
   sed -E 's|tests/test_(.*)\.cpp|\1|')
