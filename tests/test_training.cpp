@@ -8,7 +8,6 @@
 
 #include "sparsemoe/optim/adamw.hpp"
 #include "sparsemoe/optim/clip.hpp"
-#include "sparsemoe/routers/sentence.hpp"
 #include "sparsemoe/routers/task.hpp"
 #include "sparsemoe/routers/top_k.hpp"
 #include "tests/model_body.hpp"
@@ -85,7 +84,7 @@ TEST_CASE("three training steps give the same bits on 1, 2 and 4 threads, bf16")
 template <class P>
 void learns() {
   CAPTURE(std::string(P::name));
-  Trainer<EncoderDecoder<With<TopK<2>, P>, With<Sentence, P>>> trainer(model_config(12, 32), 2);
+  Trainer<EncoderDecoder<With<GShard<>, P>, With<Task, P>>> trainer(model_config(12, 32), 2);
   double first = 0, last = 0;
   constexpr int steps = 120, window = 10;
   for (int i = 0; i < steps; ++i) {
