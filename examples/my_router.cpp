@@ -1,4 +1,4 @@
-// my_router.cpp -- a new router, SlicedTop1: each task owns a slice of the experts, a token goes to the best of its own.
+// my_router.cpp -- a new router, SlicedTop1: each task owns a slice of the experts, a token goes to its best.
 // The library checks it, then it runs in both stacks beside Switch. The source does not say which task it is, so
 // Switch can only guess; SlicedTop1 tells the tasks apart.
 //   g++ -std=c++20 -O2 -march=native -fopenmp -DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_CPP -Iinclude

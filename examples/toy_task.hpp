@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdio>
 #include <string>
 #include <vector>
 
@@ -38,7 +39,8 @@ struct Batch {
   std::vector<std::int32_t> source, target, labels, task;  // (B Ls), (B Lt), (B Lt), (B)
   std::vector<std::uint8_t> source_valid, target_valid;
 
-  Batch(index_t n, std::uint64_t seed, std::uint32_t step, bool told) : rows(n), source_length(longest + (told ? 1 : 0)) {
+  Batch(index_t n, std::uint64_t seed, std::uint32_t step, bool told)
+      : rows(n), source_length(longest + (told ? 1 : 0)) {
     const sparsemoe::Random random{seed, step, 0};
     const auto draw = [&](index_t r, index_t i, std::uint32_t below) {
       const auto index = static_cast<std::uint64_t>(r * (longest + 1) + i);
