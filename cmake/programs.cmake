@@ -29,8 +29,10 @@ target_compile_options(
   INTERFACE "$<${cxx}:-Wall;-Wextra;-Wconversion>" "$<${cuda}:-Xcompiler=-Wall;-Xcompiler=-Wextra>"
             "$<$<AND:${cxx},$<BOOL:${SPARSEMOE_WERROR}>>:-Werror>")
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
-  # GCC bug 105651: "text" + std::string at -O2 is reported as an overlapping copy of 2^63 bytes.
-  target_compile_options(sparsemoe_program_options INTERFACE "$<${cxx}:-Wno-restrict>")
+  # GCC bug 105651: "text" + std::string at -O2 is reported as an overlapping copy of 2^63 bytes. And its AVX-512 headers
+  # name undefined vectors that later passes take for uses of uninitialised ones.
+  target_compile_options(sparsemoe_program_options
+                         INTERFACE "$<${cxx}:-Wno-restrict;-Wno-maybe-uninitialized;-Wno-uninitialized>")
 endif()
 if(SPARSEMOE_NATIVE)
   target_compile_options(sparsemoe_program_options INTERFACE "$<$<AND:${cxx},$<CONFIG:Release>>:-march=native>")
