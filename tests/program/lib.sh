@@ -29,7 +29,7 @@ finish() {
   [ $wrong = 0 ]
 }
 
-crashed() { grep -qE 'Sanitizer|runtime error:|terminate called|Assertion|core dumped|what\(\):|json\.exception|basic_string|_M_' "$1"; }
+crashed() { grep -qE 'Sanitizer|runtime error:|terminate called|Assertion|core dumped|what\(\):|basic_string|_M_' "$1"; }
 
 ok() {  # ok WHAT COMMAND...: status 0; output in out and err
   local what=$1 status=0
@@ -64,7 +64,7 @@ json='(?(DEFINE)(?<s>"(?:[^"\\[:cntrl:]]|\\.)*")(?<v>\s*(?:\{(?:\s*(?&s)\s*:(?&v
 is_json() { grep -qzP "\A$json(?&v)\z" "$1"; }
 are_json_lines() { ! grep -vqP "^$json(?&v)\$" "$1"; }
 
-# text ROWS SEED: rows of English, Danish and Finnish made of the same words in another order; every tenth row lacks one.
+# text ROWS SEED: rows of English, Danish and Finnish made of the same words in another order; some rows lack one.
 text() {
   awk -v rows="$1" -v seed="$2" 'BEGIN {
     en = "a the small fast red blue old new file text page line word tool game disk network music image sound for with and or of"
@@ -81,8 +81,8 @@ text() {
         w = 1 + x % n
         a = a (a == "" ? "" : " ") e[w]; b = b (b == "" ? "" : " ") d[w]; c = f[w] (c == "" ? "" : " ") c
       }
-      if (r % 20 == 7) b = ""
-      if (r % 20 == 17) c = ""
+      if (r % 10 == 7) b = ""
+      if (r % 20 == 5) c = ""
       print a "\t" b "\t" c
     }
   }'
@@ -92,8 +92,10 @@ make_corpus() {  # make_corpus DIR [ROWS]
   "$program" corpus --out "$1" --tsv text.tsv --vocab 400 >corpus.out 2>&1 || bad "corpus $1" corpus.out
 }
 
-# A small model and short batches; with dropout and jitter as by default.
-small=(--width 32 --heads 2 --hidden 64 --experts 4 --encoder-layers 2 --decoder-layers 2 --tokens 256 --max-length 32
-  --warmup 5 --threads 1 --validate-rows 8 --bleu-rows 2)
-train() { nice "$program" train --corpus corpus "${small[@]}" "$@"; }
+# A small model and short batches; with dropout and jitter as by default. The command line overrides the file.
+cat >small.json <<'END'
+{"width": 32, "heads": 2, "hidden": 64, "experts": 4, "encoder_layers": 2, "decoder_layers": 2, "tokens": 256,
+ "max_length": 32, "warmup": 5, "learning_rate": 0.01, "threads": 1, "validate_rows": 8, "bleu_rows": 2}
+END
+train() { "$program" train --corpus corpus --config small.json "$@"; }
 newest() { find "$1" -maxdepth 1 -name 'step-*' ! -name '*.tmp-*' | sort -V | tail -n 1; }

@@ -47,14 +47,14 @@ equal "log: validation records" \
   "$(grep -cE '"kind":"validation","step":(15|30),"loss":'"$number"',.*"en-da":.*"da-en":.*"bleu":.*"chrf":' run/log.jsonl)" 2
 equal "log: usage records of two sparse layers" \
   "$(grep -cE '"kind":"usage","step":(15|30),"stack":"(encoder|decoder)","layer":1,"router":"(token|task)","tasks":\["en","da","fi"\],"counts":\[\[[0-9,]+\],\[[0-9,]+\],\[[0-9,]+\]\]' run/log.jsonl)" 4
-# Loads are shares of all choices; top-2 of the last batch. They were read after the memory was given back, once.
+# Loads are shares of all choices of the last batch. They were once read from memory that had been given back.
 loads=$(grep '"kind":"train"' run/log.jsonl | grep -oE '"load":\[[^]]*\]' | tr -d '"load:[]' | awk -F, '{ s = 0; for (i = 1; i <= NF; ++i) { s += $i; if ($i < 0) s += 100 } if (s < 0.999 || s > 1.001) print s }')
 equal "log: loads of a layer sum to 1" "$loads" ""
 check "the loss falls" awk -v a="$(grep -oE '"step":5,.*"nll":[0-9.]+' run/log.jsonl | grep -oE '[0-9.]+$' | head -1)" \
   -v b="$(grep -oE '"step":30,.*"nll":[0-9.]+' run/log.jsonl | grep -oE '[0-9.]+$' | head -1)" 'BEGIN { exit !(a > b && b > 0) }'
 
 # --- translate
-translate() { nice "$program" translate --model run --to da --threads 1 --max-length 12 "$@"; }
+translate() { "$program" translate --model run --to da --threads 1 --max-length 12 "$@"; }
 awk -F'\t' 'NR > 1 { print $1; if (NR % 50 == 0) print "" }' text.tsv >lines
 text 200 99 | cut -f1 | tail -n +2 >>lines
 equal "translate: more lines than one batch and one read" "$(wc -l <lines)" 608
@@ -77,11 +77,11 @@ ok "samples" "$program" samples --model run --to da,fi --threads 1 --out run/sam
 check "samples.json is JSON" is_json run/samples.json
 
 # --- evaluate
-ok "evaluate" "$program" evaluate --model run --corpus corpus --threads 1 --high 340 --scores run/scores.json
+ok "evaluate" "$program" evaluate --model run --corpus corpus --threads 1 --high 333 --scores run/scores.json
 for row in en-da da-en en-fi fi-en; do
   check "evaluate: a row $row of five numbers" grep -qE "^$row +[0-9]+( +[0-9]+\.[0-9]){4}\$" out
 done
-for row in all xx2en en2xx low; do check "evaluate: an average $row" grep -qE "^$row +[0-9]+( +[0-9]+\.[0-9]){4}" out; done
+for row in all xx2en en2xx high low; do check "evaluate: an average $row" grep -qE "^$row +[0-9]+( +[0-9]+\.[0-9]){4}" out; done
 check "evaluate: scores.json is JSON" is_json run/scores.json
 ok "evaluate --json" "$program" evaluate --model run --corpus corpus --threads 1 --split test --json
 check "evaluate --json: is JSON" is_json out
@@ -96,5 +96,4 @@ ok "report" "$program" report --run run --out report.html
 check "report: a whole page" grep -qz '^<!DOCTYPE html>.*</html>' report.html
 refs=$(grep -oE '(src|href|action|poster|data)="[^"]*"|url\([^)]*\)|@import[^;]*' report.html | grep -vE '"#|"data:|url\(#' | head -3)
 equal "report: no reference to anything outside" "$refs" ""
-check "report: the settings are in it" grep -q 'encoder_router' report.html
 finish
