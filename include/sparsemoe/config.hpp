@@ -28,6 +28,8 @@
 // A scalar function that must melt into the loop around it, or the loop cannot be vectorised.
 #define SPARSEMOE_INLINE SPARSEMOE_HD inline __attribute__((always_inline))
 
+#define SPARSEMOE_NOINLINE __attribute__((noinline))
+
 // Loop hints, ignored where OpenMP is off. A reduction hint lets the compiler reorder one sum, at compile time: the bits
 // still do not depend on threads. SPARSEMOE_RESTRICT promises that two pointers do not alias.
 #if defined(_OPENMP) && !defined(__CUDACC__)

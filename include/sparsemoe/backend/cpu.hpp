@@ -46,12 +46,14 @@ struct OpenMp {
   static constexpr bool parallel = true;
 };
 
+// The bodies that one thread and many threads run are kept out of line: compiled once, they contract the same
+// multiply-adds in both, and thread counts keep agreeing bit for bit.
 namespace detail {
 template <class F>
 struct IndexChunk {  // one Thrust element is a run of indices, so that the inner loop vectorises
   F f;
   index_t n, run;
-  SPARSEMOE_HD void operator()(index_t chunk) const {
+  SPARSEMOE_NOINLINE SPARSEMOE_HD void operator()(index_t chunk) const {
     const index_t first = chunk * run, last = first + run < n ? first + run : n;
     SPARSEMOE_SIMD
     for (index_t i = first; i < last; ++i) f(i);
@@ -60,11 +62,15 @@ struct IndexChunk {  // one Thrust element is a run of indices, so that the inne
 template <class F>
 struct RowCall {
   F f;
-  SPARSEMOE_HD void operator()(index_t r) const { f(SerialTeam{}, r); }
+  SPARSEMOE_NOINLINE SPARSEMOE_HD void operator()(index_t r) const { f(SerialTeam{}, r); }
 };
 struct TileTask {
   index_t group, row, rows, col, cols;
 };
+template <class Body>
+SPARSEMOE_NOINLINE void run_tile(const Body& body, const TileTask& t, Scratch& scratch) {
+  body(t, scratch);
+}
 }  // namespace detail
 
 template <class System, class Gemm>
@@ -225,7 +231,7 @@ struct CpuBackend {
     auto& tasks = ctx.tasks;
     const auto n = static_cast<index_t>(tasks.size());
     if (!System::parallel || ctx.threads == 1 || n < 2 || total < 65536) {
-      for (const auto& t : tasks) body(t, ctx.scratch[0]);
+      for (const auto& t : tasks) detail::run_tile(body, t, ctx.scratch[0]);
       return;
     }
     std::sort(tasks.begin(), tasks.end(), [](const detail::TileTask& x, const detail::TileTask& y) {
@@ -235,7 +241,7 @@ struct CpuBackend {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads)
     for (index_t i = 0; i < n; ++i) {
       try {
-        body(tasks[static_cast<std::size_t>(i)], ctx.scratch[static_cast<std::size_t>(omp_get_thread_num())]);
+        detail::run_tile(body, tasks[static_cast<std::size_t>(i)], ctx.scratch[static_cast<std::size_t>(omp_get_thread_num())]);
       } catch (...) {
 #pragma omp critical
         error = std::current_exception();
