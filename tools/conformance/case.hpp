@@ -15,6 +15,7 @@
 
 #include "sparsemoe/backend/cpu.hpp"
 #include "sparsemoe/io/safetensors.hpp"
+#include "sparsemoe/params.hpp"
 
 namespace conformance {
 

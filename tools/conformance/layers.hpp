@@ -1,13 +1,13 @@
 // tools/conformance/layers.hpp -- norms, feed-forward blocks, activations, cross entropy, attention and positions.
 #pragma once
 
+#include "case.hpp"
 #include "sparsemoe/nn/attention.hpp"
 #include "sparsemoe/nn/embedding.hpp"
 #include "sparsemoe/nn/ffn.hpp"
 #include "sparsemoe/nn/loss.hpp"
 #include "sparsemoe/nn/norm.hpp"
 #include "sparsemoe/nn/relative_position.hpp"
-#include "case.hpp"
 
 namespace conformance {
 
@@ -53,10 +53,10 @@ void feed_forward_of(Run<P>& run) {
   const bool bias = c.has("in/w/fc1.bias");
   std::vector<Link> links;
   // T5 wi, wo, or wi_0 (activated), wi_1, wo; NLLB fc1, fc2; Mixtral w1 (activated), w3, w2.
-  for (const auto& [ours, names] : std::map<std::string, std::vector<std::string>>{
-           {"wi", {"wi", "wi_0", "fc1", "w1"}}, {"wg", {"wi_1", "w3"}}, {"wo", {"wo", "fc2", "w2"}}})
-    for (const auto& name : names)
-      if (c.has("in/w/" + name + ".weight")) links.push_back({ours, 0, "w/" + name + ".weight", true});
+  const char* const names[][2] = {{"wi", "wi"}, {"wi", "wi_0"}, {"wi", "fc1"}, {"wi", "w1"}, {"wg", "wi_1"},
+                                  {"wg", "w3"}, {"wo", "wo"},   {"wo", "fc2"}, {"wo", "w2"}};
+  for (const auto& [ours, theirs] : names)
+    if (c.has(join("in/w/", theirs, ".weight"))) links.push_back({ours, 0, join("w/", theirs, ".weight"), true});
   if (bias) links.insert(links.end(), {{"bi", 0, "w/fc1.bias", false}, {"bo", 0, "w/fc2.bias", false}});
   const Layer layer = Layer::make(d, c.size("d_ff"), bias);
   Bound<P, Layer> bound(run, layer, std::move(links));

@@ -1,12 +1,12 @@
 // tools/conformance/optim.hpp -- optimisers, clipping and schedules along the reference's trajectories.
 #pragma once
 
+#include "case.hpp"
 #include "sparsemoe/optim/adafactor.hpp"
 #include "sparsemoe/optim/adamw.hpp"
 #include "sparsemoe/optim/basic.hpp"
 #include "sparsemoe/optim/clip.hpp"
 #include "sparsemoe/optim/schedule.hpp"
-#include "case.hpp"
 
 namespace conformance {
 

@@ -2,12 +2,12 @@
 // of Mixtral and NLLB. Draws and tables are given to the routers; everything else is our layer.
 #pragma once
 
+#include "layers.hpp"
 #include "sparsemoe/comm/solo.hpp"
 #include "sparsemoe/nn/moe.hpp"
 #include "sparsemoe/routers/hash.hpp"
 #include "sparsemoe/routers/switch.hpp"
 #include "sparsemoe/routers/top_k.hpp"
-#include "layers.hpp"
 
 namespace conformance {
 

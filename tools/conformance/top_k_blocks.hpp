@@ -2,8 +2,8 @@
 // to a reference is a router here, about ten lines each.
 #pragma once
 
-#include "sparsemoe/nn/linear.hpp"
 #include "routing.hpp"
+#include "sparsemoe/nn/linear.hpp"
 
 namespace conformance {
 
@@ -31,9 +31,10 @@ void mixtral_of(Run<P>& run) {
   config.balance_coefficient =
       K * (c.has("cotangent/aux_loss") ? c.values("cotangent/aux_loss")[0] : 0);  // theirs is not divided by k
   std::vector<Link> links = {{"router.weight", 0, "w/gate.weight", true}};
+  const char* const names[][2] = {{"wi", "w1"}, {"wg", "w3"}, {"wo", "w2"}};
   for (index_t e = 0; e < experts; ++e)
-    for (const auto& [ours, theirs] : std::map<std::string, std::string>{{"wi", "w1"}, {"wg", "w3"}, {"wo", "w2"}})
-      links.push_back({"experts." + ours, e, join("w/experts.", e, ".", theirs, ".weight"), true});
+    for (const auto& [ours, theirs] : names)
+      links.push_back({join("experts.", ours), e, join("w/experts.", e, ".", theirs, ".weight"), true});
   Sparse<P, TopK<K>, Gated<Silu>> layer(run, config, {}, links);
   const Mask mask(n);
   const auto x = run.in("x"), weight = run.cotangent("topk_weight");
@@ -104,10 +105,10 @@ void nllb_block_of(Run<P>& run) {
   config.experts = experts, config.width = c.size("D"), config.hidden = c.size("FF"), config.bias = true;
   Sparse<P, Router, Act>::set_capacity(config, c.size("cap"), n);
   std::vector<Link> links = {{"router.weight", 0, "w/router.classifier.weight", true}};
+  const char* const names[][2] = {{"wi", "fc1.weight"}, {"bi", "fc1.bias"}, {"wo", "fc2.weight"}, {"bo", "fc2.bias"}};
   for (index_t e = 0; e < experts; ++e)
-    for (const auto& [ours, theirs] : std::map<std::string, std::string>{
-             {"wi", "fc1.weight"}, {"bi", "fc1.bias"}, {"wo", "fc2.weight"}, {"bo", "fc2.bias"}})
-      links.push_back({"experts." + ours, e, join("w/experts.expert_", e, ".", theirs), ours[0] == 'w'});
+    for (const auto& [ours, theirs] : names)
+      links.push_back({join("experts.", ours), e, join("w/experts.expert_", e, ".", theirs), ours[0] == 'w'});
   Sparse<P, Router, Act> layer(run, config, {}, links);
   const Mask mask(n);
   const auto x = run.in("x");
