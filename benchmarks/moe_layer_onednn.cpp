@@ -1,4 +1,6 @@
 // moe_layer_onednn.cpp -- the sparse layer against its own products, with oneDNN's sgemm. See moe_layer.cpp.
+#include <benchmark/benchmark.h>  // CMake reads the needed packages from here
+
 #include "moe_layer_body.hpp"
 #include "sparsemoe/backend/gemm/onednn.hpp"
 

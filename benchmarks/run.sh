@@ -3,11 +3,15 @@
 # sections of RESULTS.md.  benchmarks/run.sh [moe-layer] [transformer] [compile-time]   (no argument: all)
 #   THREADS=2     bound threads, of ours and of the peers
 #   FILTER=regex  only these cases of moe_layer (default: every case)
-#   PEERS=off     without PyTorch     PYTHON=python3  the interpreter that may have torch
+#   PEERS=off     without PyTorch     PYTHON=...  the interpreter that has torch (default: the first python3 that does)
 # Debian: libbenchmark-dev, libdnnl-dev for the oneDNN rows; python3-torch and libopenblas0-openmp for the peers.
 set -eu
 cd "$(dirname "$0")/.."
-threads=${THREADS:-2} python=${PYTHON:-python3}
+threads=${THREADS:-2} python=${PYTHON:-}
+for p in python3 /usr/bin/python3; do
+  if [ -z "$python" ] && "$p" -c 'import torch' 2>/dev/null; then python=$p; fi
+done
+torch=${python:+yes} python=${python:-python3}
 [ $# -gt 0 ] || set -- moe-layer transformer compile-time
 out=build/results
 mkdir -p "$out"
@@ -17,7 +21,8 @@ load=$(cut -d' ' -f1 /proc/loadavg)
 build() {
   cmake --preset release >/dev/null
   for target in "$@"; do
-    cmake --build --preset release --target "$target" >"$out/build.log" 2>&1 || echo "run.sh: $target was not built, see $out/build.log"
+    cmake --build --preset release --target "$target" >"$out/build.log" 2>&1 ||
+      { rm -f "build/release/$target" && echo "run.sh: $target was not built, see $out/build.log"; }
   done
 }
 # bench NAME [arguments]: one program's results as JSON
@@ -31,7 +36,7 @@ bench() {
 # peer NAME: fp32 and bf16, with a malloc that keeps freed memory; by default PyTorch faults every buffer in again.
 peer() {
   rm -f "$out/peer_$1.csv"
-  if [ "${PEERS:-on}" = off ] || ! "$python" -c 'import torch' 2>/dev/null; then
+  if [ "${PEERS:-on}" = off ] || [ -z "$torch" ]; then
     echo "run.sh: no python3 with torch; peers are left out"
     return 0
   fi

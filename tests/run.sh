@@ -9,7 +9,7 @@ cd "$root" || exit 1
 build=$root/build/ci
 
 stage "packages" tests/install_packages.sh || { failed=1; finish; exit 1; }
-stage "configure" cmake --preset ci -DSPARSEMOE_WERROR="${SPARSEMOE_WERROR:-ON}" || { failed=1; finish; exit 1; }
+stage "configure" cmake --preset ci -DSPARSEMOE_BUILD_BENCHMARKS=OFF -DSPARSEMOE_WERROR="${SPARSEMOE_WERROR:-ON}" || { failed=1; finish; exit 1; }
 count "build with $(parallel_jobs) jobs" cmake --build "$build" -j "$(parallel_jobs)" -- -k 0
 run_ctest "$build"
 count "headers alone, g++" tests/check_headers.sh g++
