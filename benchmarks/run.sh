@@ -37,7 +37,7 @@ bench() {
 peer() {
   rm -f "$out/peer_$1.csv"
   if [ "${PEERS:-on}" = off ] || [ -z "$torch" ]; then
-    echo "run.sh: no python3 with torch; peers are left out"
+    echo "run.sh: peers are left out: PEERS=off, or no python3 with torch"
     return 0
   fi
   local blas
