@@ -101,7 +101,7 @@ struct CpuBackend {
   static void synchronise(Context&) {}
   template <class T>
   static void copy(Context&, T* to, const T* from, index_t n) {
-    std::memmove(to, from, static_cast<std::size_t>(n) * sizeof(T));
+    if (n > 0) std::memmove(to, from, static_cast<std::size_t>(n) * sizeof(T));
   }
   template <class T>
   static void copy_to_host(Context& ctx, T* host, const T* from, index_t n) {

@@ -1,6 +1,6 @@
 // model/encoder_decoder.hpp -- the translation model: shared embedding, an encoder, a decoder, a tied output head.
 // EncoderDecoder<E, D> takes two Specs, so each stack has its own router; Seq2Seq is the same over any two stack types.
-// Read next: train/trainer.hpp for training it, infer/greedy.hpp for decoding.
+// Read next: train/update.hpp for training it, infer/greedy.hpp for decoding.
 #pragma once
 
 #include <algorithm>
