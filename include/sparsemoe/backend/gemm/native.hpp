@@ -1,5 +1,5 @@
 // backend/gemm/native.hpp -- our own GEMM for one thread: any of our storage types in, float or double accumulated.
-// op(b) is packed a panel at a time, op(a) is broadcast in place, a register tile walks k in one fixed order. So an
+// op(b) is packed some panels at a time, op(a) is broadcast in place, a register tile walks k in one fixed order. So an
 // element's bits depend on its row of a and its column of b alone, never on how the product was cut: batch 1 = batch n,
 // any thread count, any expert placement. With AVX-512 BF16 two bf16 products are one instruction.
 // Read next: backend/cpu.hpp, which cuts products into tiles.
@@ -36,18 +36,19 @@ W load(const std::byte* p) {
 }
 
 /// c(R, panel) (+)= a * panel of b, k steps in order. a's strides are in bytes: a row of bf16 pairs may start at an odd
-/// element.
+/// element. Rows of b are ldb apart: the panel's width, or more where b is read where it lies.
 template <class C, int R>
-void micro(index_t k, const std::byte* a, index_t rs, index_t cs, const C* b, C* c, index_t ldc, bool accumulate) {
+void micro(index_t k, const std::byte* a, index_t rs, index_t cs, const C* b, index_t ldb, C* c, index_t ldc,
+           bool accumulate) {
   using V = typename Vector<C>::type;
-  constexpr int lanes = Vector<C>::lanes, width = lanes * tile_vectors;
+  constexpr int lanes = Vector<C>::lanes;
   V acc[R][tile_vectors];
   for (int i = 0; i < R; ++i)
     for (int j = 0; j < tile_vectors; ++j)
       acc[i][j] = accumulate ? *reinterpret_cast<const V*>(c + i * ldc + j * lanes) : V{};
   for (index_t p = 0; p < k; ++p) {
     V w[tile_vectors];
-    for (int j = 0; j < tile_vectors; ++j) w[j] = *reinterpret_cast<const V*>(b + p * width + j * lanes);
+    for (int j = 0; j < tile_vectors; ++j) w[j] = *reinterpret_cast<const V*>(b + p * ldb + j * lanes);
     for (int i = 0; i < R; ++i) {
       const C x = load<C>(a + i * rs + p * cs);
       for (int j = 0; j < tile_vectors; ++j) acc[i][j] += x * w[j];
@@ -110,17 +111,16 @@ void transpose_block(const W* in, index_t in_stride, W* out, index_t out_stride)
 #if SPARSEMOE_HAS_AVX512_BF16
 /// The same for bf16 pairs: a and b hold two consecutive k in 32 bits, k counts pairs.
 template <class C, int R>
-void micro(index_t k, const std::byte* a, index_t rs, index_t cs, const std::uint32_t* b, C* c, index_t ldc,
-           bool accumulate) {
+void micro(index_t k, const std::byte* a, index_t rs, index_t cs, const std::uint32_t* b, index_t ldb, C* c,
+           index_t ldc, bool accumulate) {
   static_assert(std::is_same_v<C, float>);
-  constexpr int width = 16 * tile_vectors;
   __m512 acc[R][tile_vectors];
   for (int i = 0; i < R; ++i)
     for (int j = 0; j < tile_vectors; ++j)
       acc[i][j] = accumulate ? _mm512_loadu_ps(c + i * ldc + j * 16) : _mm512_setzero_ps();
   for (index_t p = 0; p < k; ++p) {
     __m512bh w[tile_vectors];
-    for (int j = 0; j < tile_vectors; ++j) w[j] = (__m512bh)_mm512_loadu_si512(b + p * width + j * 16);
+    for (int j = 0; j < tile_vectors; ++j) w[j] = (__m512bh)_mm512_loadu_si512(b + p * ldb + j * 16);
     for (int i = 0; i < R; ++i) {
       const __m512bh x = (__m512bh)_mm512_set1_epi32(load<std::int32_t>(a + i * rs + p * cs));
       for (int j = 0; j < tile_vectors; ++j) acc[i][j] = _mm512_dpbf16_ps(acc[i][j], x, w[j]);
@@ -166,6 +166,7 @@ struct Wide {
       for (index_t p = 0; p < k; ++p) out[p * width + i] = C(0);
   }
   static bool in_place(Op, index_t) { return std::is_same_v<S, C>; }
+  static bool b_in_place(Op op) { return std::is_same_v<S, C> && op == Op::none; }
   /// (m, k) of op(a), row-major.
   static void pack_a(Op op, Matrix<const S> a, index_t p0, index_t k, index_t m, C* out) {
     for (index_t i = 0; i < m; ++i) {
@@ -220,6 +221,7 @@ struct Pairs {
       for (index_t p = 0; p < pairs; ++p) out[p * width + i] = 0;
   }
   static bool in_place(Op op, index_t k) { return op == Op::none && k % 2 == 0; }
+  static bool b_in_place(Op) { return false; }
   static void pack_a(Op op, Matrix<const bf16> a, index_t p0, index_t k, index_t m, std::uint32_t* out) {
     const index_t pairs = (k + 1) / 2;
     if (op == Op::none) {
@@ -266,18 +268,18 @@ struct FormOf<bf16, float> {
 #endif
 
 template <class C, class W>
-void micro_rows(index_t rows, index_t k, const std::byte* a, index_t rs, index_t cs, const W* b, C* c, index_t ldc,
-                bool acc) {
+void micro_rows(index_t rows, index_t k, const std::byte* a, index_t rs, index_t cs, const W* b, index_t ldb, C* c,
+                index_t ldc, bool acc) {
   static_assert(tile_rows <= 8);
   switch (rows) {
-    case 1: return micro<C, 1>(k, a, rs, cs, b, c, ldc, acc);
-    case 2: return micro<C, 2>(k, a, rs, cs, b, c, ldc, acc);
-    case 3: return micro<C, 3>(k, a, rs, cs, b, c, ldc, acc);
-    case 4: return micro<C, 4>(k, a, rs, cs, b, c, ldc, acc);
-    case 5: return micro<C, 5>(k, a, rs, cs, b, c, ldc, acc);
-    case 6: return micro<C, 6>(k, a, rs, cs, b, c, ldc, acc);
-    case 7: return micro<C, 7>(k, a, rs, cs, b, c, ldc, acc);
-    default: return micro<C, 8>(k, a, rs, cs, b, c, ldc, acc);
+    case 1: return micro<C, 1>(k, a, rs, cs, b, ldb, c, ldc, acc);
+    case 2: return micro<C, 2>(k, a, rs, cs, b, ldb, c, ldc, acc);
+    case 3: return micro<C, 3>(k, a, rs, cs, b, ldb, c, ldc, acc);
+    case 4: return micro<C, 4>(k, a, rs, cs, b, ldb, c, ldc, acc);
+    case 5: return micro<C, 5>(k, a, rs, cs, b, ldb, c, ldc, acc);
+    case 6: return micro<C, 6>(k, a, rs, cs, b, ldb, c, ldc, acc);
+    case 7: return micro<C, 7>(k, a, rs, cs, b, ldb, c, ldc, acc);
+    default: return micro<C, 8>(k, a, rs, cs, b, ldb, c, ldc, acc);
   }
 }
 
@@ -299,23 +301,32 @@ struct NativeGemm {
     const index_t m = q.m(), n = q.n(), k = q.k();
     if (m == 0 || n == 0) return;
 
-    // Rows whose part of a stays in the second-level cache while every panel of b passes; a packed copy is kept smaller.
     const index_t k_words = (k + Form::step - 1) / Form::step, words = (std::min(slice, k) + Form::step - 1) / Form::step;
-    const bool in_place = Form::in_place(q.op_a, k);
+    const bool in_place = Form::in_place(q.op_a, k), one_slice = k <= slice;
+    // Rows whose part of a stays in the second-level cache while every panel of b passes; a packed copy is kept smaller.
     const index_t packed_rows = std::max<index_t>(64, (index_t(1) << 17) / std::max<index_t>(1, k_words) / 8 * 8);
     const index_t block = std::min<index_t>(m, in_place ? 1024 : packed_rows);
-    const std::size_t panel_bytes = align(sizeof(Word) * static_cast<std::size_t>(words * width));
+    // Panels packed together: as many as a quarter of that cache holds, so that c is written in long runs.
+    constexpr index_t room = index_t(1) << 18;
+    index_t panels = std::min((n + width - 1) / width, room / std::max<index_t>(1, words * width * index_t(sizeof(Word))));
+    if (!one_slice) panels = std::min(panels, room / (block * width * index_t(sizeof(C))));  // c passes once a slice
+    panels = std::max<index_t>(1, panels);
+    const index_t panel = words * width;
+    const std::size_t panel_bytes = align(sizeof(Word) * static_cast<std::size_t>(panel * panels));
     const std::size_t a_bytes = in_place ? 0 : align(sizeof(Word) * static_cast<std::size_t>(k_words * block));
-    const std::size_t c_bytes = align(sizeof(C) * static_cast<std::size_t>(block * width));
-    auto* base = static_cast<std::byte*>(scratch.get(panel_bytes + a_bytes + c_bytes));
-    auto* panel = reinterpret_cast<Word*>(base);
+    const index_t held = one_slice ? index_t(native::tile_rows) : block * panels;  // rows of sums not yet in c
+    auto* base = static_cast<std::byte*>(scratch.get(panel_bytes + a_bytes + sizeof(C) * static_cast<std::size_t>(held * width)));
+    auto* packed_b = reinterpret_cast<Word*>(base);
     auto* packed_a = reinterpret_cast<Word*>(base + panel_bytes);
     auto* sums = reinterpret_cast<C*>(base + panel_bytes + a_bytes);
+    // b is read once where it lies if one tile has all rows of a.
+    const bool b_in_place = m <= native::tile_rows && Form::b_in_place(q.op_b);
+    // Sums start from c itself where they have its type.
+    const bool from_c = std::is_same_v<TC, C> && q.alpha == 1 && q.accumulate;
 
     for (index_t i0 = 0; i0 < m; i0 += block) {
       const index_t rows = std::min(block, m - i0);
       const Matrix<const TA> a = q.op_a == Op::none ? q.a.slice_rows(i0, rows) : q.a.slice_cols(i0, rows);
-      const Matrix<TC> c = q.c.slice_rows(i0, rows);
       // Where op(a) starts and how far apart, in bytes, its rows and its words are.
       const auto* left = reinterpret_cast<const std::byte*>(a.data);
       const bool plain = q.op_a == Op::none;
@@ -326,40 +337,59 @@ struct NativeGemm {
         rs = k_words * index_t(sizeof(Word));
         cs = sizeof(Word);
       }
-      for (index_t j = 0; j < n; j += width) {
-        const index_t cols = std::min(width, n - j);
-        // A whole panel of c in the accumulator's type is summed in place; anything else in `sums` first.
-        const bool direct = std::is_same_v<TC, C> && q.alpha == 1 && !q.accumulate && cols == width;
-        C* out = sums;
-        index_t ld = width;
-        if constexpr (std::is_same_v<TC, C>)
-          if (direct) out = c.data + j, ld = c.stride;
+      for (index_t j0 = 0; j0 < n; j0 += panels * width) {
+        const index_t last = std::min(n, j0 + panels * width);
         for (index_t p0 = 0; p0 < k || p0 == 0; p0 += slice) {
           const index_t kc = std::min(slice, k - p0), kw = (kc + Form::step - 1) / Form::step;
-          Form::pack_b(q.op_b, q.b, p0, kc, j, cols, width, panel);
+          for (index_t j = j0; j < last; j += width)
+            if (!b_in_place || n - j < width)
+              Form::pack_b(q.op_b, q.b, p0, kc, j, std::min(width, n - j), width, packed_b + (j - j0) / width * panel);
           const std::byte* from = left + p0 / Form::step * cs;
           for (index_t i = 0; i < rows; i += native::tile_rows)
-            native::micro_rows(std::min<index_t>(native::tile_rows, rows - i), kw, from + i * rs, rs, cs, panel,
-                               out + i * ld, ld, p0 > 0);
-        }
-        if (direct) continue;
-        const C alpha = static_cast<C>(q.alpha);
-        for (index_t i = 0; i < rows; ++i) {
-          const C* s = sums + i * width;
-          TC* o = c.data + i * c.stride + j;
-          if (q.accumulate) {
-            SPARSEMOE_SIMD
-            for (index_t x = 0; x < cols; ++x) o[x] = TC(C(o[x]) + alpha * s[x]);
-          } else {
-            SPARSEMOE_SIMD
-            for (index_t x = 0; x < cols; ++x) o[x] = TC(alpha * s[x]);
-          }
+            for (index_t j = j0; j < last; j += width) {
+              const index_t cols = std::min(width, n - j), tall = std::min<index_t>(native::tile_rows, rows - i);
+              const Matrix<TC> c = q.c.slice_rows(i0 + i, tall).slice_cols(j, cols);
+              // A whole panel of c in the accumulator's type is summed in place; anything else in `sums` first.
+              const bool direct = std::is_same_v<TC, C> && q.alpha == 1 && cols == width && (from_c || !q.accumulate);
+              C* out = one_slice ? sums : sums + ((j - j0) / width * block + i) * width;
+              index_t ld = width;
+              if constexpr (std::is_same_v<TC, C>) {
+                if (direct)
+                  out = c.data, ld = c.stride;
+                else if (from_c && p0 == 0)
+                  for (index_t r = 0; r < tall; ++r)
+                    for (index_t x = 0; x < width; ++x) out[r * width + x] = x < cols ? c(r, x) : C(0);
+              }
+              const Word* right = packed_b + (j - j0) / width * panel;
+              index_t ldb = width;
+              if constexpr (std::is_same_v<Word, TB>)
+                if (b_in_place && cols == width) right = q.b.data + p0 * q.b.stride + j, ldb = q.b.stride;
+              native::micro_rows(tall, kw, from + i * rs, rs, cs, right, ldb, out, ld, p0 > 0 || from_c);
+              if (!direct && p0 + slice >= k) put(q, out, c, !from_c && q.accumulate);
+            }
         }
       }
     }
   }
 
  private:
+  /// c = alpha * sums (+ c), rounded. Rows of sums are a panel apart.
+  template <class P, class C, class TC>
+  static void put(const P& q, const C* sums, Matrix<TC> c, bool add) {
+    constexpr index_t width = native::Vector<C>::lanes * native::tile_vectors;
+    const C alpha = static_cast<C>(q.alpha);
+    for (index_t i = 0; i < c.rows; ++i) {
+      const C* s = sums + i * width;
+      TC* o = c.data + i * c.stride;
+      if (add) {
+        SPARSEMOE_SIMD
+        for (index_t x = 0; x < c.cols; ++x) o[x] = TC(C(o[x]) + alpha * s[x]);
+      } else {
+        SPARSEMOE_SIMD
+        for (index_t x = 0; x < c.cols; ++x) o[x] = TC(alpha * s[x]);
+      }
+    }
+  }
   static std::size_t align(std::size_t n) { return (n + 63) / 64 * 64; }
 };
 
