@@ -83,28 +83,39 @@ struct UnitWeights {
 
 /// The router's own copy of its input, in its precision; with jitter eps > 0 each element times U(1 - eps, 1 + eps).
 template <class S, class R>
-struct RouterInput {
+struct RouterInputRow {
   Matrix<const S> x;
   Matrix<R> y;
   R jitter;
   Random random;
   SPARSEMOE_HD R factor(index_t i) const {
-    if (jitter <= R(0)) return R(1);
     return R(1) + jitter * (R(2) * R(random.uniform(Purpose::jitter, static_cast<std::uint64_t>(i))) - R(1));
   }
-  SPARSEMOE_HD void operator()(index_t i) const {
-    y.data[i] = R(x(i / y.cols, i % y.cols)) * factor(i);
+  template <class Team>
+  SPARSEMOE_HD void operator()(Team team, index_t r) const {
+    const S* in = x.row(r).data;
+    R* out = y.row(r).data;
+    if (jitter <= R(0))
+      for (index_t j = team.lane(); j < y.cols; j += Team::lanes) out[j] = R(in[j]);
+    else
+      for (index_t j = team.lane(); j < y.cols; j += Team::lanes) out[j] = R(in[j]) * factor(r * y.cols + j);
   }
 };
 /// The way back: dx += d(router input) * factor.
 template <class S, class R>
-struct RouterInputBackward {
-  RouterInput<S, R> forward;
+struct RouterInputBackwardRow {
+  RouterInputRow<S, R> forward;
   Matrix<const R> dy;
   Matrix<S> dx;
-  SPARSEMOE_HD void operator()(index_t i) const {
-    S& d = dx(i / dy.cols, i % dy.cols);
-    d = S(R(d) + dy.data[i] * forward.factor(i));
+  template <class Team>
+  SPARSEMOE_HD void operator()(Team team, index_t r) const {
+    const R* in = dy.row(r).data;
+    S* out = dx.row(r).data;
+    if (forward.jitter <= R(0))
+      for (index_t j = team.lane(); j < dy.cols; j += Team::lanes) out[j] = S(R(out[j]) + in[j]);
+    else
+      for (index_t j = team.lane(); j < dy.cols; j += Team::lanes)
+        out[j] = S(R(out[j]) + in[j] * forward.factor(r * dy.cols + j));
   }
 };
 
@@ -465,6 +476,18 @@ struct GatherBackwardRow {
   template <class Team>
   SPARSEMOE_HD void operator()(Team team, index_t t) const {
     S* out = dx.row(t).data;
+    const std::int32_t s0 = slot[t], s1 = top_k > 1 ? slot[dx.rows + t] : -1;
+    if (top_k <= 2) {
+      const S* a = s0 >= 0 ? dinputs.row(s0).data : s1 >= 0 ? dinputs.row(s1).data : nullptr;
+      const S* b = s0 >= 0 && s1 >= 0 ? dinputs.row(s1).data : nullptr;
+      if (b != nullptr)
+        for (index_t j = team.lane(); j < dx.cols; j += Team::lanes) out[j] = S(C(a[j]) + C(b[j]));
+      else if (a != nullptr)
+        for (index_t j = team.lane(); j < dx.cols; j += Team::lanes) out[j] = a[j];
+      else
+        for (index_t j = team.lane(); j < dx.cols; j += Team::lanes) out[j] = S(C(0));
+      return;
+    }
     for (index_t j = team.lane(); j < dx.cols; j += Team::lanes) {
       C total = 0;
       for (index_t k = 0; k < top_k; ++k) {

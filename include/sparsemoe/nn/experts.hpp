@@ -22,17 +22,20 @@ struct ExpertActivation {
     const S* b = bias != nullptr ? bias + (expert != nullptr ? index_t(expert[r]) : 0) * h.cols : nullptr;
     if constexpr (Act::gated) {
       const S* gate = g.row(r).data;
+      SPARSEMOE_SIMD
       for (index_t j = first + team.lane(); j < last; j += Team::lanes) {
         if (b != nullptr) pre[j] = S(C(pre[j]) + C(b[j]));
         out[j] = S(Act::value(C(pre[j])) * C(gate[j]));
       }
     } else if (b != nullptr) {
+      SPARSEMOE_SIMD
       for (index_t j = first + team.lane(); j < last; j += Team::lanes) {
         const S v = S(C(pre[j]) + C(b[j]));
         if constexpr (!Act::from_output) pre[j] = v;
         out[j] = S(Act::value(C(v)));
       }
     } else {
+      SPARSEMOE_SIMD
       for (index_t j = first + team.lane(); j < last; j += Team::lanes) out[j] = S(Act::value(C(pre[j])));
     }
   }
@@ -48,6 +51,7 @@ struct ExpertActivationBackward {
   SPARSEMOE_HD void operator()(Team team, index_t r, index_t first, index_t last) const {
     S* d = da.row(r).data;
     const S* pre = h.row(r).data;
+    SPARSEMOE_SIMD
     for (index_t j = first + team.lane(); j < last; j += Team::lanes) {
       if constexpr (Act::gated) {
         const C v = C(d[j]);
@@ -71,6 +75,7 @@ struct AddExpertBias {
     if (bias == nullptr) return;
     const S* b = bias + (expert != nullptr ? index_t(expert[r]) : 0) * y.cols;
     S* out = y.row(r).data;
+    SPARSEMOE_SIMD
     for (index_t j = first + team.lane(); j < last; j += Team::lanes) out[j] = S(C(out[j]) + C(b[j]));
   }
 };

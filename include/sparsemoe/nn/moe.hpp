@@ -272,7 +272,7 @@ class MoE {
   bool reads_x(const Context& ctx) const {
     return std::is_same_v<S, R> && !pooled && !(ctx.training && config_.jitter > 0);
   }
-  RouterInput<S, R> router_copy(const Context& ctx, Matrix<const S> x, Matrix<R> y) const {
+  RouterInputRow<S, R> router_copy(const Context& ctx, Matrix<const S> x, Matrix<R> y) const {
     return {x, y, ctx.training ? R(config_.jitter) : R(0), ctx.random};
   }
   void score(Context& ctx, const Params<const S>& w, const Tokens& tokens, Matrix<const S> x, Cache& c,
@@ -293,7 +293,7 @@ class MoE {
         else
           B::for_each_row(ctx, c.units, SentenceMeanRow<S, R>{x, tokens, c.router_input}, tokens.length * config_.width);
       } else {
-        B::for_each_index(ctx, c.router_input.size(), router_copy(ctx, x, c.router_input));
+        B::for_each_row(ctx, c.units, router_copy(ctx, x, c.router_input), config_.width);
       }
       B::gemm(ctx, Op::none, Op::none, 1, c.router_input.as_const(), gate, false, c.scores);
     }
@@ -322,7 +322,7 @@ class MoE {
         else if (!dpool.empty())
           B::for_each_index(ctx, dinput.size(), AddTo<R, R, R>{dinput.data, dpool.data});
       } else {
-        B::for_each_index(ctx, dinput.size(), RouterInputBackward<S, R>{router_copy(ctx, x, {}), dinput, dx});
+        B::for_each_row(ctx, c.units, RouterInputBackwardRow<S, R>{router_copy(ctx, x, {}), dinput, dx}, config_.width);
       }
     }
   }
