@@ -221,7 +221,7 @@ TEST_CASE("a whole run gives every section") {
                       R"("averages":{"xx2en":{"bleu":27.25,"chrf":51}}})"},
       {"samples.json",
        R"([{"source":"A < B","source_language":"en","translations":[{"language":"da","text":"B > A"}]}])"},
-      {"config.json", R"({"model":{"layers":6},"name":"x","list":[1,2]})"},
+      {"settings.json", R"({"model":{"layers":6},"name":"x","list":[1,2]})"},
   });
   for (const char* part :
        {"Loss", "Speed", "Router losses", "Drop rate, encoder", "Router entropy, decoder", "Load by layer",
@@ -261,7 +261,7 @@ TEST_CASE("an empty, damaged or hostile log still gives a page") {
                                   "}],\"averages\":{" + raw + ":1}}"},
               {"samples.json",
                "[1,{\"source\":" + raw + ",\"translations\":[{\"language\":" + raw + ",\"text\":" + raw + "}]}]"},
-              {"config.json", "{" + raw + ":" + raw + ",\"e\":{}}"}});
+              {"settings.json", "{" + raw + ":" + raw + ",\"e\":{}}"}});
   CHECK(html.find("damaged log lines") != std::string::npos);
   CHECK(html.find("alert(1)") != std::string::npos);
   CHECK(count(html, "<script") == 0);

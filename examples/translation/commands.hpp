@@ -128,14 +128,14 @@ struct EvaluateOptions {
   std::int64_t rows = 0, max_length = 0, threads = 0, high = 15000;
 };
 
-/// BLEU and chrF per direction beside copying the source, the averages, and the signatures. kinds and max_length default
-/// to what the run was trained on.
+/// BLEU and chrF per direction beside copying the source, the averages, and the signatures. kinds default to what the run
+/// was trained on, max_length to scoring_length of it.
 inline int evaluate(EvaluateOptions o) {
   auto loaded = load_model(o.model, o.threads);
   TrainSettings trained;
   if (const auto saved = fs::path(o.model) / "settings.json"; fs::exists(saved)) moe::load_config(saved, trained);
   if (o.kinds.empty()) o.kinds = trained.kinds;
-  if (o.max_length == 0) o.max_length = trained.max_length;
+  if (o.max_length == 0) o.max_length = scoring_length(trained.max_length);
   std::vector<std::string> languages = loaded.file.languages;
   if (!o.languages.empty()) {
     languages = {languages.front()};

@@ -2,6 +2,8 @@
 // task-MoE paper's Table 1: xx2en, en2xx, high- and low-resource. Read next: evaluate.hpp.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
@@ -18,6 +20,10 @@ struct DirectionScore {
   double bleu = 0, chrf = 0, copy_bleu = 0, copy_chrf = 0;
   std::size_t segments = 0;
 };
+
+/// Longest source read and longest output when scoring a model trained on pairs of at most `trained` tokens: references
+/// are never filtered by length, so what is decoded must be able to reach them.
+inline std::int64_t scoring_length(std::int64_t trained) { return std::max<std::int64_t>(100, 2 * trained); }
 
 /// Decodes up to `rows` pairs (0: all) of one direction and scores them.
 inline DirectionScore score_direction(Translator& model, const ModelFile& file, const Tokenizer& tokenizer, const SplitRows& split,

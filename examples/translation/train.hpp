@@ -46,8 +46,8 @@ class TrainingRun {
       moe::require(!problem, run_.string(), ": cannot create the directory: ", problem.message());
       lock_ = std::make_unique<RunLock>(run_);
       moe::require(!fs::exists(run_ / "settings.json"), run_.string(), ": another process has started a run there");
-      moe::atomic_write(run_ / "settings.json", moe::to_json(s_).dump(2) + "\n");
     }
+    moe::atomic_write(run_ / "settings.json", moe::to_json(s_).dump(2) + "\n");  // after all that can be refused
   }
 
   /// 0 when done; 128 + signal when stopped by one, with everything saved.
@@ -272,7 +272,7 @@ class TrainingRun {
       all += sums;
       moe::Json entry = {{"loss", sums.tokens > 0 ? sums.nll / sums.tokens : 0}};
       if (s_.bleu_rows > 0 && !rows.source.empty()) {
-        const auto score = score_direction(*model_, file_, *tokenizer_, dev, t.direction, s_.kinds, s_.max_length, s_.bleu_rows);
+        const auto score = score_direction(*model_, file_, *tokenizer_, dev, t.direction, s_.kinds, scoring_length(s_.max_length), s_.bleu_rows);
         entry["bleu"] = score.bleu, entry["chrf"] = score.chrf;
         bleu += score.bleu, chrf += score.chrf, scored += 1;
       }

@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -16,6 +15,7 @@
 
 #include "fetch.hpp"
 #include "languages.hpp"
+#include "sparsemoe/io/json.hpp"
 
 namespace nmt {
 
@@ -175,11 +175,12 @@ inline Corpus load_corpus(const fs::path& path, std::vector<std::string> languag
   found.erase(std::unique(found.begin(), found.end()), found.end());
   std::stable_partition(found.begin(), found.end(), [](const std::string& l) { return l == "en"; });
   if (const auto about = path / "corpus.json"; fs::exists(about)) {
-    try {  // keeps the order of the languages, and with it the pivot
-      found = nlohmann::json::parse(read_file(about)).at("languages").get<std::vector<std::string>>();
-    } catch (const nlohmann::json::exception& problem) {
-      sparsemoe::fail(about.string(), ": ", problem.what());
-    }
+    const sparsemoe::Json json = sparsemoe::read_json(about);
+    const auto list = json.find("languages");
+    const bool good = list != json.end() && list->is_array() &&
+                      std::all_of(list->begin(), list->end(), [](const auto& l) { return l.is_string(); });
+    sparsemoe::require(good, about.string(), ": \"languages\" must be a list of language codes");
+    found = list->get<std::vector<std::string>>();  // keeps the order of the languages, and with it the pivot
   }
   sparsemoe::require(!found.empty(), (path / "train").string(), ": no XX.tsv or XX.tsv.xz");
   if (languages.empty()) languages = found;

@@ -280,12 +280,21 @@ struct CrossEntropyRow {
     const C at = mine - top;
     C total = 0, linear = 0;
     if (gradient) {  // the exponentials stay in x: they are most of the work
-      SPARSEMOE_PRAGMA(omp simd reduction(+ : total, linear))
-      for (index_t j = team.lane(); j < n; j += Team::lanes) {
-        const C d = C(x[j]) - top, e = math::exp(d);
-        total += e;
-        linear += d;
-        store(x[j], e);
+      // A lane works block by block: g++ does not vectorise a reduction that also stores 16-bit values.
+      constexpr index_t block = Team::lanes == 1 ? 256 : 1;
+      C held[block];
+      for (index_t j0 = team.lane(); j0 < n; j0 += block * Team::lanes) {
+        const index_t count = math::min(block, n - j0);
+        S* part = x + j0;
+        SPARSEMOE_PRAGMA(omp simd reduction(+ : total, linear))
+        for (index_t j = 0; j < count; ++j) {
+          const C d = C(part[j]) - top, e = math::exp(d);
+          total += e;
+          linear += d;
+          held[j] = e;
+        }
+        SPARSEMOE_SIMD
+        for (index_t j = 0; j < count; ++j) store(part[j], held[j]);
       }
     } else {
       SPARSEMOE_PRAGMA(omp simd reduction(+ : total, linear))
@@ -305,7 +314,8 @@ struct CrossEntropyRow {
     if (!gradient) return;
     const C mass = on_target + everywhere * C(n), slope = scale * (mass + C(2) * z * lse) / total;
     const C flat = scale * everywhere, point = scale * on_target;
-    for (index_t j = team.lane(); j < n; j += Team::lanes) x[j] = S(slope * C(x[j]) - flat);
+    SPARSEMOE_SIMD
+    for (index_t j = team.lane(); j < n; j += Team::lanes) store(x[j], slope * C(x[j]) - flat);
     if (t % Team::lanes == team.lane()) x[t] = S(slope * math::exp(at) - flat - point);
   }
 };

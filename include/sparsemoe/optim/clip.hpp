@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "sparsemoe/arena.hpp"
+#include "sparsemoe/math.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
@@ -27,11 +28,12 @@ struct SquareChunk {
   double* partial;
   template <class Team>
   SPARSEMOE_HD void operator()(Team team, index_t chunk) const {
-    const index_t last = (chunk + 1) * length < n ? (chunk + 1) * length : n;
+    const index_t first = chunk * length, count = math::min(length, n - first);
+    const T* values = x + first;
     double total = 0;
     SPARSEMOE_SIMD_SUM(total)
-    for (index_t i = chunk * length + team.lane(); i < last; i += Team::lanes) {
-      const double v = static_cast<double>(x[i]) * scale;
+    for (index_t i = team.lane(); i < count; i += Team::lanes) {
+      const double v = static_cast<double>(values[i]) * scale;
       total += v * v;
     }
     total = team.sum(total);

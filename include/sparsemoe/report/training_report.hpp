@@ -229,7 +229,7 @@ inline void flatten(const Json& value, const std::string& key, Table& table) {
 
 }  // namespace detail
 
-/// Reads RUN/log.jsonl and, where present, RUN/scores.json, RUN/samples.json and RUN/config.json; writes `out_html`
+/// Reads RUN/log.jsonl and, where present, RUN/scores.json, RUN/samples.json and RUN/settings.json; writes `out_html`
 /// atomically. Throws FileError for an absent log or a file that is not JSON.
 inline void write_training_report(const std::filesystem::path& run_dir, const std::filesystem::path& out_html) {
   const RunLog log = read_run_log(run_dir / "log.jsonl");
@@ -237,7 +237,7 @@ inline void write_training_report(const std::filesystem::path& run_dir, const st
     return std::filesystem::exists(run_dir / name) ? read_json(run_dir / name) : Json();
   };
   const Json scores = optional_json("scores.json"), samples = optional_json("samples.json");
-  const Json config = optional_json("config.json");
+  const Json config = optional_json("settings.json");
 
   std::string name = run_dir.lexically_normal().filename().string();
   if (name.empty()) name = run_dir.lexically_normal().parent_path().filename().string();

@@ -44,7 +44,7 @@ class BatchSampler {
   struct Config {
     double temperature = 5;
     index_t tokens = 2048;       // rows * longest side of a batch, at most
-    index_t pool_size = 4096;    // examples sorted together
+    index_t pool_size = 32768;   // examples sorted together: more leave less padding
     std::uint64_t seed = 1;
   };
   /// lengths[c][row] = {source length, target length} in tokens as the model sees them.
