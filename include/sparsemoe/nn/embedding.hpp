@@ -3,7 +3,7 @@
 // Read next: nn/loss.hpp, model/encoder_decoder.hpp.
 #pragma once
 
-#include "sparsemoe/kernels/routing.hpp"
+#include "sparsemoe/kernels/tokens.hpp"
 #include "sparsemoe/nn/linear.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {

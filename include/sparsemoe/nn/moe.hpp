@@ -8,6 +8,8 @@
 #include <cmath>
 #include <vector>
 
+#include "sparsemoe/kernels/dispatch.hpp"
+#include "sparsemoe/kernels/gate.hpp"
 #include "sparsemoe/kernels/routing.hpp"
 #include "sparsemoe/nn/experts.hpp"
 

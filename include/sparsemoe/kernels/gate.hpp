@@ -1,0 +1,139 @@
+// kernels/gate.hpp -- the routing losses and the gradient of the gate: load balance (Switch, equations 4-6), z-loss
+// (ST-MoE), and how both and the combine weights move the logits. Read next: nn/moe.hpp.
+#pragma once
+
+#include "sparsemoe/kernels/tokens.hpp"
+#include "sparsemoe/math.hpp"
+
+namespace sparsemoe::inline SPARSEMOE_ABI {
+
+/// Sums the balance loss needs: probability mass of an expert over tokens, a term of add_column_sums.
+template <class R>
+struct ProbabilityTerm {
+  Matrix<const R> scores;
+  const std::int32_t* weight;
+  SPARSEMOE_HD R operator()(index_t u, index_t e) const { return scores(u, e) * R(weight[u]); }
+};
+/// Column 0: sum of weight * lse^2; column 1: of weight * entropy; column 2: of weight.
+template <class R>
+struct UnitStatisticsTerm {
+  const R *lse, *entropy;
+  const std::int32_t* weight;
+  SPARSEMOE_HD R operator()(index_t u, index_t j) const {
+    const R n = R(weight[u]);
+    if (j == 2) return n;
+    if (lse == nullptr || weight[u] == 0) return R(0);
+    return j == 0 ? n * lse[u] * lse[u] : n * entropy[u];
+  }
+};
+/// Load-balance loss E sum_e f_e P_e (Switch, equations 4-6; f over all k choices, so that uniform routing gives 1) and
+/// the coefficient d loss / d p(t, e) = E f_e / tokens. sums = [choices counted (E) | probability (E) | z, entropy, n].
+template <class R>
+struct BalanceLoss {
+  const R* sums;
+  index_t experts, counted_choices;
+  R* coefficient;  // (E)
+  R* loss;         // (1)
+  SPARSEMOE_HD void operator()(index_t) const {
+    const R n = sums[2 * experts + 2];
+    R total = 0;
+    for (index_t e = 0; e < experts; ++e) {
+      const R f = n > R(0) ? sums[e] / (n * R(counted_choices)) : R(0);
+      coefficient[e] = n > R(0) ? R(experts) * f / n : R(0);
+      total += coefficient[e] * sums[experts + e];
+    }
+    loss[0] = total;
+  }
+};
+/// Usage over tasks, added into the counted-choices row of the sums.
+template <class R>
+struct ChoiceCounts {
+  Matrix<const std::int32_t> used;
+  R* count;
+  SPARSEMOE_HD void operator()(index_t e) const {
+    std::int64_t n = 0;
+    for (index_t t = 0; t < used.rows; ++t) n += used(t, e);
+    count[e] = R(n);
+  }
+};
+
+/// dweight(u, k) summed over the tokens that share a row.
+template <class R>
+struct UnitWeightGradient {
+  Units units;
+  Tokens tokens;
+  index_t top_k;
+  const R* dweight;  // (T, K)
+  R* out;            // (U, K)
+  SPARSEMOE_HD void operator()(index_t i) const {
+    const index_t u = i / top_k, k = i % top_k;
+    R total = 0;
+    for (index_t s = 0; s < tokens.sentences; ++s) {
+      if (units.level == Level::sentence ? s != u : tokens.task[s] != u) continue;
+      for (index_t t = s * tokens.length; t < (s + 1) * tokens.length; ++t) total += dweight[t * top_k + k];
+    }
+    out[i] = total;
+  }
+};
+/// Row u: the gradient of its logits, from combine weights, balance loss and z-loss.
+template <class Router, class R>
+struct GateBackwardRow {
+  Matrix<const R> scores;      // (U, E) probabilities
+  const std::int32_t* chosen;  // (U, K)
+  const std::int32_t* weight;  // (U) valid tokens
+  const std::int32_t* slot;    // (K T), read by normalised_after_drop alone (token level)
+  index_t tokens;
+  const R* dweight;      // (U, K)
+  const R* coefficient;  // (E) of the balance loss, or null
+  R balance, z;          // loss coefficients, already scaled
+  const R* lse;
+  const R* total_tokens;  // (1)
+  Matrix<R> dscores;      // (U, E)
+  template <class Team>
+  SPARSEMOE_HD void operator()(Team team, index_t u) const {
+    constexpr int K = Router::top_k;
+    const index_t n = scores.cols;
+    const R count = R(weight[u]);
+    R* d = dscores.row(u).data;
+    if (weight[u] == 0) {
+      for (index_t e = team.lane(); e < n; e += Team::lanes) d[e] = R(0);
+      return;
+    }
+    const R* p = scores.row(u).data;
+    R slope[K];  // d loss / d p of the chosen
+    for (int k = 0; k < K; ++k) slope[k] = R(0);
+    const std::int32_t* c = chosen + u * K;
+    const R* dw = dweight + u * K;
+    if constexpr (Router::gate == Gate::probability) {
+      for (int k = 0; k < K; ++k)
+        if (c[k] >= 0) slope[k] = dw[k];
+    } else if constexpr (Router::gate == Gate::normalised || Router::gate == Gate::normalised_after_drop) {
+      R sum = 0, dot = 0;
+      for (int k = 0; k < K; ++k) {
+        const bool counts = Router::gate == Gate::normalised ? c[k] != -1 : slot[k * tokens + u] >= 0;
+        if (counts) sum += p[Choice<1>::expert_of(c[k])];
+      }
+      for (int k = 0; k < K; ++k)
+        if (c[k] >= 0) dot += dw[k] * p[c[k]] / sum;
+      for (int k = 0; k < K; ++k) {
+        const bool counts = Router::gate == Gate::normalised ? c[k] != -1 : slot[k * tokens + u] >= 0;
+        if (counts) slope[k] = (dw[k] - dot) / sum;
+      }
+    }
+    const R share = count / *total_tokens;
+    // d loss / d p(e) = balance part + slope of the chosen; then through the softmax.
+    R mean = 0;
+    for (index_t e = team.lane(); e < n; e += Team::lanes) {
+      R g = coefficient != nullptr ? balance * coefficient[e] * count : R(0);
+      for (int k = 0; k < K; ++k)
+        if (Choice<1>::expert_of(c[k]) == e && c[k] != -1) g += slope[k];
+      d[e] = g;
+      mean += p[e] * g;
+    }
+    mean = team.sum(mean);
+    const R zslope = z * R(2) * lse[u] * share;
+    for (index_t e = team.lane(); e < n; e += Team::lanes) d[e] = p[e] * (d[e] - mean) + zslope * p[e];
+  }
+};
+
+}  // namespace sparsemoe::inline SPARSEMOE_ABI
