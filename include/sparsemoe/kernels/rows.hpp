@@ -280,18 +280,20 @@ struct CrossEntropyRow {
     const C at = mine - top;
     C total = 0, linear = 0;
     if (gradient) {  // the exponentials stay in x: they are most of the work
-      // A lane works block by block: g++ does not vectorise a reduction that also stores 16-bit values.
+      // A lane works block by block, and 16-bit values are read and written in loops of their own: g++ does not vectorise
+      // a reduction that touches them.
       constexpr index_t block = Team::lanes == 1 ? 256 : 1;
       C held[block];
       for (index_t j0 = team.lane(); j0 < n; j0 += block * Team::lanes) {
         const index_t count = math::min(block, n - j0);
         S* part = x + j0;
+        SPARSEMOE_SIMD
+        for (index_t j = 0; j < count; ++j) held[j] = C(part[j]) - top;
         SPARSEMOE_PRAGMA(omp simd reduction(+ : total, linear))
         for (index_t j = 0; j < count; ++j) {
-          const C d = C(part[j]) - top, e = math::exp(d);
-          total += e;
-          linear += d;
-          held[j] = e;
+          linear += held[j];
+          held[j] = math::exp(held[j]);
+          total += held[j];
         }
         SPARSEMOE_SIMD
         for (index_t j = 0; j < count; ++j) store(part[j], held[j]);
