@@ -24,14 +24,36 @@ struct StackConfig {
   double attention_scale = 0;  // 0: head_width^-0.5
   double norm_epsilon = 1e-6;
   MoeConfig moe;  // width, hidden and bias are taken from this stack
+  // What differs from layer to layer, as in an extracted sub-network (model/extract.hpp); empty: nothing does.
+  std::vector<index_t> experts_of_layer;  // (layers) 0: a dense layer; in place of moe.experts and sparse_every
+  std::vector<index_t> hidden_of_layer;   // (layers) in place of hidden
 
-  bool sparse(index_t layer) const { return sparse_every > 0 && (layer + 1) % sparse_every == 0; }
+  bool sparse(index_t layer) const {
+    if (!experts_of_layer.empty()) return experts_of_layer[static_cast<std::size_t>(layer)] > 0;
+    return sparse_every > 0 && (layer + 1) % sparse_every == 0;
+  }
+  /// Experts of a layer; 0 in a dense one.
+  index_t experts_in(index_t layer) const {
+    if (!experts_of_layer.empty()) return experts_of_layer[static_cast<std::size_t>(layer)];
+    return sparse(layer) ? moe.experts : 0;
+  }
+  index_t hidden_in(index_t layer) const {
+    return hidden_of_layer.empty() ? hidden : hidden_of_layer[static_cast<std::size_t>(layer)];
+  }
   void check(const char* stack) const {
     require(layers >= 1 && width >= 1 && heads >= 1 && head_width >= 1 && hidden >= 1, stack,
             ": layers, width, heads, head width and hidden width must be at least 1; got ", layers, ", ", width, ", ", heads, ", ",
             head_width, " and ", hidden);
     require(dropout >= 0 && dropout < 1, stack, ": dropout must be in [0, 1); got ", dropout);
     require(sparse_every >= 0, stack, ": sparse-every must not be negative; got ", sparse_every);
+    const auto check_list = [&](const std::vector<index_t>& list, index_t least, const char* what) {
+      require(list.empty() || static_cast<index_t>(list.size()) == layers, stack, ": give ", what, " for each of the ",
+              layers, " layers or for none; got ", list.size());
+      for (const index_t n : list)
+        require(n >= least, stack, ": ", what, " of a layer must be at least ", least, "; got ", n);
+    };
+    check_list(experts_of_layer, 0, "the number of experts");
+    check_list(hidden_of_layer, 1, "the hidden width");
   }
 };
 
@@ -76,13 +98,14 @@ class FeedForwardPart {
       if (sparse_) {
         MoeConfig moe = config.moe;
         moe.width = config.width;
-        moe.hidden = config.hidden;
+        moe.hidden = config.hidden_in(layer);
+        moe.experts = config.experts_in(layer);
         moe.bias = config.bias;
         moe.external_pool = external_pool;
         moe_ = MoE<Spec>(moe);
       }
     }
-    if (!sparse_) ffn_ = Ffn::make(config.width, config.hidden, config.bias, 0, config.moe.init_scale);
+    if (!sparse_) ffn_ = Ffn::make(config.width, config.hidden_in(layer), config.bias, 0, config.moe.init_scale);
   }
 
   template <class T>
