@@ -131,9 +131,12 @@ class AnyDecoder : public AnyStackTypes<Precision_> {
                 moe::Matrix<S> dmemory, moe::Matrix<R> dpool, double scale) {
     stack_->backward(ctx, tokens, memory, dy, dx, dmemory, dpool, scale);
   }
-  void begin(Context& ctx, const Memory& memory, moe::index_t sentences, moe::index_t room) { stack_->begin(ctx, memory, sentences, room); }
-  void step(Context& ctx, const moe::Tokens& tokens, const Memory& memory, moe::Matrix<const S> x, moe::Matrix<S> y, Collective& comm) {
-    stack_->step(ctx, tokens, memory, x, y, comm);
+  void begin(Context& ctx, const Memory& memory, moe::index_t sentences, moe::index_t room, moe::index_t beams) {
+    stack_->begin(ctx, memory, sentences, room, beams);
+  }
+  void select(Context& ctx, const std::int32_t* rows, moe::index_t n) { stack_->select(ctx, rows, n); }
+  void step(Context& ctx, const moe::Tokens& tokens, moe::Matrix<const S> x, moe::Matrix<S> y, Collective& comm) {
+    stack_->step(ctx, tokens, x, y, comm);
   }
   std::vector<moe::LayerStatistics> statistics(Context& ctx) const { return stack_->statistics(ctx); }
   void set_hash_table(const std::int32_t* table) { stack_->set_hash_table(table); }
@@ -147,8 +150,9 @@ class AnyDecoder : public AnyStackTypes<Precision_> {
     virtual void forward(Context&, const moe::Tokens&, const Memory&, moe::Matrix<const S>, moe::Matrix<S>, Collective&) = 0;
     virtual void backward(Context&, const moe::Tokens&, const Memory&, moe::Matrix<const S>, moe::Matrix<S>, moe::Matrix<S>,
                           moe::Matrix<R>, double) = 0;
-    virtual void begin(Context&, const Memory&, moe::index_t, moe::index_t) = 0;
-    virtual void step(Context&, const moe::Tokens&, const Memory&, moe::Matrix<const S>, moe::Matrix<S>, Collective&) = 0;
+    virtual void begin(Context&, const Memory&, moe::index_t, moe::index_t, moe::index_t) = 0;
+    virtual void select(Context&, const std::int32_t*, moe::index_t) = 0;
+    virtual void step(Context&, const moe::Tokens&, moe::Matrix<const S>, moe::Matrix<S>, Collective&) = 0;
     virtual std::vector<moe::LayerStatistics> statistics(Context&) const = 0;
     virtual void set_hash_table(const std::int32_t*) = 0;
   };
@@ -166,9 +170,12 @@ class AnyDecoder : public AnyStackTypes<Precision_> {
                   moe::Matrix<S> dm, moe::Matrix<R> dp, double scale) override {
       stack.backward(ctx, t, m, dy, dx, dm, dp, scale);
     }
-    void begin(Context& ctx, const Memory& m, moe::index_t n, moe::index_t room) override { stack.begin(ctx, m, n, room); }
-    void step(Context& ctx, const moe::Tokens& t, const Memory& m, moe::Matrix<const S> x, moe::Matrix<S> y, Collective& comm) override {
-      stack.step(ctx, t, m, x, y, comm);
+    void begin(Context& ctx, const Memory& m, moe::index_t n, moe::index_t room, moe::index_t beams) override {
+      stack.begin(ctx, m, n, room, beams);
+    }
+    void select(Context& ctx, const std::int32_t* rows, moe::index_t n) override { stack.select(ctx, rows, n); }
+    void step(Context& ctx, const moe::Tokens& t, moe::Matrix<const S> x, moe::Matrix<S> y, Collective& comm) override {
+      stack.step(ctx, t, x, y, comm);
     }
     std::vector<moe::LayerStatistics> statistics(Context& ctx) const override { return stack.statistics(ctx); }
     void set_hash_table(const std::int32_t* table) override {

@@ -17,6 +17,33 @@ struct EncoderMemory {
   Matrix<const typename P::router> pool;
 };
 
+/// to(i) = from(i / group): a row of the memory for each of the rows that share it.
+template <class T>
+struct RepeatRow {
+  Matrix<const T> from;
+  Matrix<T> to;
+  index_t group;
+  template <class Team>
+  SPARSEMOE_HD void operator()(Team team, index_t i) const {
+    for (index_t j = team.lane(); j < to.cols; j += Team::lanes) to(i, j) = from(i / group, j);
+  }
+};
+/// to(i) = from(chosen(i)), the first `used` of the `stride` values a row has. chosen(i) is rows[i], or, where a row
+/// stands for `group` rows of the list, the row that holds rows[group i].
+template <class T>
+struct SelectRow {
+  const T* from;
+  T* to;
+  const std::int32_t* rows;
+  index_t stride, used, group;
+  template <class Team>
+  SPARSEMOE_HD void operator()(Team team, index_t i) const {
+    const T* in = from + rows[i * group] / group * stride;
+    T* out = to + i * stride;
+    for (index_t j = team.lane(); j < used; j += Team::lanes) out[j] = in[j];
+  }
+};
+
 template <class SpecType>
 class Decoder {
  public:
@@ -180,32 +207,74 @@ class Decoder {
     if (config_.relative_positions) position_.backward(ctx, gradients_.position, tokens.length, dbias);
   }
 
-  /// Prepares step-by-step decoding of memory's sentences, up to `room` tokens each. Keys and values come from the arena.
-  void begin(Context& ctx, const EncoderMemory<P>& memory, index_t sentences, index_t room) {
-    const index_t inner = config_.heads * config_.head_width;
-    room_ = room;
+  /// Prepares step-by-step decoding of memory's sentences, up to `room` tokens each, with `beams` rows for each sentence:
+  /// row r decodes sentence r / beams. Rows of a sentence share its keys and values, which are projected here, once.
+  /// Everything comes from the arena, with a spare buffer for select(); the memory is not read again.
+  void begin(Context& ctx, const EncoderMemory<P>& memory, index_t sentences, index_t room, index_t beams = 1) {
+    require(beams >= 1 && memory.states.rows == sentences * memory.length, "decoder: the memory has ", memory.states.rows,
+            " rows, expected ", sentences, " sentences of ", memory.length, "; beams must be at least 1, got ", beams);
+    auto& arena = ctx.arena;
+    const index_t inner = config_.heads * config_.head_width, rows = sentences * beams;
+    const auto own = [&] { return arena.template matrix<S>(rows * room, inner); };
+    const auto shared = [&] { return arena.template matrix<S>(memory.states.rows, inner); };
     for (std::size_t l = 0; l < kept_.size(); ++l) {
-      auto& k = kept_[l];
-      k.keys = ctx.arena.template matrix<S>(sentences * room, inner);
-      k.values = ctx.arena.template matrix<S>(sentences * room, inner);
-      k.memory_keys = ctx.arena.template matrix<S>(memory.states.rows, inner);
-      k.memory_values = ctx.arena.template matrix<S>(memory.states.rows, inner);
-      attention_.project_memory(ctx, weights_.layers[l].cross, memory.states, k.memory_keys, k.memory_values);
+      kept_[l] = {own(), own(), shared(), shared()};
+      attention_.project_memory(ctx, weights_.layers[l].cross, memory.states, kept_[l].memory_keys, kept_[l].memory_values);
+    }
+    stepping_ = {rows, beams, room, 0, memory.length, own(), shared(), nullptr, nullptr, {}, {}};
+    auto& now = stepping_;
+    if (memory.valid != nullptr) {
+      now.valid = arena.template take<std::uint8_t>(memory.states.rows);
+      now.spare_valid = arena.template take<std::uint8_t>(memory.states.rows);
+      B::copy(ctx, now.valid, memory.valid, memory.states.rows);
+    }
+    if (!memory.pool.empty()) {
+      now.pool = arena.template matrix<R>(rows, memory.pool.cols);
+      now.spare_pool = arena.template matrix<R>(rows, memory.pool.cols);
+      B::for_each_row(ctx, rows, RepeatRow<R>{memory.pool, now.pool, beams}, memory.pool.cols);
     }
   }
-  /// One token a sentence: x (B, D) at position tokens.position -> y (B, D).
-  void step(Context& ctx, const Tokens& tokens, const EncoderMemory<P>& memory, Matrix<const S> x, Matrix<S> y,
-            Collective& comm) {
+  /// Row i of the next step goes on from row rows[i] of the last one: beams change places, finished sentences leave.
+  /// rows (n), in the backend's memory. The beams of a sentence stay together; with as many rows as before every
+  /// sentence must keep its place, so that its memory need not move.
+  void select(Context& ctx, const std::int32_t* rows, index_t n) {
+    auto& now = stepping_;
+    require(n <= now.rows && n % now.beams == 0, "decoder: cannot select ", n, " rows of ", now.rows, " with ", now.beams, " beams a sentence");
+    const index_t inner = config_.heads * config_.head_width, sentences = n / now.beams;
+    const auto move = [&](auto& data, auto& spare, index_t count, index_t stride, index_t used, index_t group) {
+      using T = std::remove_pointer_t<std::remove_reference_t<decltype(data)>>;
+      B::for_each_row(ctx, count, SelectRow<T>{data, spare, rows, stride, used, group}, used);
+      std::swap(data, spare);
+    };
+    for (auto& k : kept_) {
+      move(k.keys.data, now.spare.data, n, now.room * inner, now.used * inner, 1);
+      move(k.values.data, now.spare.data, n, now.room * inner, now.used * inner, 1);
+      if (n == now.rows) continue;
+      const index_t all = now.length * inner;
+      move(k.memory_keys.data, now.memory_spare.data, sentences, all, all, now.beams);
+      move(k.memory_values.data, now.memory_spare.data, sentences, all, all, now.beams);
+    }
+    if (n == now.rows) return;
+    if (now.valid != nullptr) move(now.valid, now.spare_valid, sentences, now.length, now.length, now.beams);
+    if (!now.pool.empty()) move(now.pool.data, now.spare_pool.data, n, now.pool.cols, now.pool.cols, 1);
+    now.rows = n;
+  }
+  /// One token a row: x (rows, D) at position tokens.position -> y (rows, D). tokens has a sentence for each row.
+  void step(Context& ctx, const Tokens& tokens, Matrix<const S> x, Matrix<S> y, Collective& comm) {
     typename Arena<typename B::Memory>::Scope scope(ctx.arena);
     auto& arena = ctx.arena;
-    require(tokens.position < room_, "decoder: step ", tokens.position, " is beyond the ", room_, " tokens begin() made room for");
-    AttentionInfo<C> self{tokens.sentences, 1, tokens.position + 1, nullptr, false, tokens.position, {}, 0};
+    auto& now = stepping_;
+    require(tokens.count() == now.rows, "decoder: a step of ", tokens.count(), " tokens, expected one for each of ", now.rows, " rows");
+    require(tokens.position < now.room, "decoder: step ", tokens.position, " is beyond the ", now.room, " tokens begin() made room for");
+    now.used = tokens.position + 1;
+    const Matrix<const R> pool(now.pool.data, now.rows, now.pool.cols);
+    AttentionInfo<C> self{now.rows, 1, now.used, nullptr, false, tokens.position, {}, 0};
     if (config_.relative_positions) {
-      const Matrix<C> bias = arena.template matrix<C>(config_.heads, tokens.position + 1);
+      const Matrix<C> bias = arena.template matrix<C>(config_.heads, now.used);
       position_.forward(ctx, weights_.position, 1, tokens.position, bias);
       self.bias = bias;
     }
-    const AttentionInfo<C> cross{tokens.sentences, 1, memory.length, memory.valid, false, 0, {}, 0};
+    const AttentionInfo<C> cross{now.rows / now.beams, now.beams, now.length, now.valid, false, 0, {}, 0};
     for (std::size_t l = 0; l < kept_.size(); ++l) {
       const auto& w = weights_.layers[l];
       const auto& k = kept_[l];
@@ -214,13 +283,13 @@ class Decoder {
                       o = arena.template matrix<S>(x.rows, x.cols);
       ctx.random.layer = layer_stream(true, static_cast<index_t>(l), 3);
       residual(l, 0).forward(ctx, w.norm1, x, a, c.first, [&](Matrix<const S> n, Matrix<S> out) {
-        attention_.step(ctx, w.attention, n, self, k.keys, k.values, room_, true, out);
+        attention_.step(ctx, w.attention, n, self, k.keys, k.values, now.room, true, out);
       });
       residual(l, 1).forward(ctx, w.norm2, a, b, c.second, [&](Matrix<const S> n, Matrix<S> out) {
-        attention_.step(ctx, w.cross, n, cross, k.memory_keys, k.memory_values, memory.length, false, out);
+        attention_.step(ctx, w.cross, n, cross, k.memory_keys, k.memory_values, now.length, false, out);
       });
       residual(l, 2).forward(ctx, w.norm3, b, o, c.third, [&](Matrix<const S> n, Matrix<S> out) {
-        feed_[l].forward(ctx, w.feed, tokens, n, out, c.feed, comm, memory.pool);
+        feed_[l].forward(ctx, w.feed, tokens, n, out, c.feed, comm, pool);
       });
       x = o;
     }
@@ -247,7 +316,15 @@ class Decoder {
     Matrix<S> first_out, second_out, out;
   };
   struct Kept {
-    Matrix<S> keys, values, memory_keys, memory_values;
+    Matrix<S> keys, values;                // (rows room, H d)
+    Matrix<S> memory_keys, memory_values;  // (sentences Ls, H d)
+  };
+  /// Step-by-step decoding: `used` tokens of each row are kept; `valid` (sentences, Ls), `pool` (rows, D).
+  struct Stepping {
+    index_t rows = 0, beams = 1, room = 0, used = 0, length = 0;
+    Matrix<S> spare, memory_spare;  // select() writes here and swaps, layer by layer
+    std::uint8_t *valid = nullptr, *spare_valid = nullptr;
+    Matrix<R> pool, spare_pool;
   };
   Residual<Norm> residual(std::size_t layer, int part) const {
     return {norm_, config_.dropout, layer_stream(true, static_cast<index_t>(layer), part)};
@@ -268,7 +345,7 @@ class Decoder {
   Params<A> gradients_;
   std::vector<LayerCache> cache_;
   std::vector<Kept> kept_;
-  index_t room_ = 0;
+  Stepping stepping_;
   typename Norm::Cache final_;
   Matrix<const S> input_;
   Matrix<C> bias_;

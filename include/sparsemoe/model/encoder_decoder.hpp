@@ -1,6 +1,6 @@
 // model/encoder_decoder.hpp -- the translation model: shared embedding, an encoder, a decoder, a tied output head.
 // EncoderDecoder<E, D> takes two Specs, so each stack has its own router; Seq2Seq is the same over any two stack types.
-// Read next: train/update.hpp for training it, infer/greedy.hpp for decoding.
+// Read next: train/update.hpp for training it, infer/search.hpp for decoding.
 #pragma once
 
 #include <algorithm>
@@ -164,17 +164,19 @@ class Seq2Seq {
     encoder_.forward(ctx, source, x, y, comm);
     return remember(ctx, source, y);
   }
-  /// After encode: room for `room` target tokens a sentence.
-  void begin(Context& ctx, const EncoderMemory<P>& memory, index_t sentences, index_t room) {
-    decoder_.begin(ctx, memory, sentences, room);
+  /// After encode: room for `room` target tokens a row, `beams` rows a sentence (Decoder::begin).
+  void begin(Context& ctx, const EncoderMemory<P>& memory, index_t sentences, index_t room, index_t beams = 1) {
+    decoder_.begin(ctx, memory, sentences, room, beams);
   }
-  /// Logits (B, V) of the next token, given one token a sentence.
-  void step(Context& ctx, const Tokens& tokens, const EncoderMemory<P>& memory, Collective& comm, Matrix<S> out) {
+  /// Between two steps: row i of the next goes on from row rows[i] (n, in the backend's memory; Decoder::select).
+  void select(Context& ctx, const std::int32_t* rows, index_t n) { decoder_.select(ctx, rows, n); }
+  /// Logits (rows, V) of the next token, given one token a row.
+  void step(Context& ctx, const Tokens& tokens, Collective& comm, Matrix<S> out) {
     typename Arena<typename B::Memory>::Scope scope(ctx.arena);
     const index_t d = config_.encoder.width;
     const Matrix<S> x = ctx.arena.template matrix<S>(tokens.count(), d), h = ctx.arena.template matrix<S>(tokens.count(), d);
     embedding_.forward(ctx, table_, tokens, x);
-    decoder_.step(ctx, tokens, memory, x, h, comm);
+    decoder_.step(ctx, tokens, x, h, comm);
     embedding_.logits(ctx, table_, h.as_const(), out);
   }
 

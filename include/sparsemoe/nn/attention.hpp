@@ -115,14 +115,15 @@ struct Attention {
     project_in().forward(ctx, w.k, memory, k);
     project_in().forward(ctx, w.v, memory, v);
   }
-  /// One query a sentence against kept keys and values of `room` rows a sentence; info.keys of them are used. With
-  /// `append`, the step's own key and value are first written at row info.keys - 1.
+  /// A decoding step: x (B Lq, D) against kept keys and values of `room` rows a sentence, of which info.keys are used.
+  /// With `append` Lq is 1, and the step's own key and value are first written at row info.keys - 1. Without, Lq is how
+  /// many rows of x share the keys of a sentence: the beams of a search.
   void step(Context& ctx, const Params<const S>& w, Matrix<const S> x, const AttentionInfo<C>& info, Matrix<S> keys,
             Matrix<S> values, index_t room, bool append, Matrix<S> y) const {
     typename Arena<typename B::Memory>::Scope scope(ctx.arena);
     const index_t inner = heads * head_width;
     const Matrix<S> q = ctx.arena.template matrix<S>(x.rows, inner);
-    const Matrix<S> probs = ctx.arena.template matrix<S>(info.sentences * heads, info.keys);
+    const Matrix<S> probs = ctx.arena.template matrix<S>(info.sentences * heads * info.queries, info.keys);
     const Matrix<S> mixed = ctx.arena.template matrix<S>(x.rows, inner);
     project_in().forward(ctx, w.q, x, q);
     if (append) {
