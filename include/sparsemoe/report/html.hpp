@@ -119,7 +119,9 @@ class HtmlReport {
     if (!drawn.empty()) body_ += "<div class=\"grid2\">" + drawn + "</div>\n";
   }
 
-  void heat_map(const HeatMap& map) { body_ += "<div class=\"wide\">" + svg_heat_map(map) + "</div>\n"; }
+  void heat_map(const HeatMap& map) { drawing(svg_heat_map(map)); }
+  /// An <svg> element, as the functions of this folder return them: put on the page as it is.
+  void drawing(const std::string& svg) { body_ += "<div class=\"wide\">" + svg + "</div>\n"; }
 
   std::string text() const {
     std::string out =
