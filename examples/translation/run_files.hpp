@@ -137,7 +137,7 @@ inline LoadedModel load_model(const fs::path& path, std::int64_t threads) {
   // Before anything of that size is allocated.
   const fs::path weights = directory / "model.safetensors";
   const auto bytes = static_cast<double>(moe::File::open_read(weights).size());
-  const double parameters = request.file.model.matrix_parameters(request.file.vocabulary);
+  const double parameters = request.file.matrix_parameters();
   if (2 * parameters > bytes)
     moe::fail_file(weights, "has ", moe::short_number(bytes), "B, too few for the ", moe::short_number(parameters), " parameters that config.json describes");
   auto translator = make_translator(request);

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "sparsemoe/error.hpp"
@@ -88,25 +89,21 @@ struct ModelSettings {
   static bool has_capacity(const std::string& router) {
     return router == "token" || router == "switch" || router == "gshard" || router == "hash";
   }
-  /// The matrices' parameters; a double, since a hostile file may ask for more than 2^63.
-  double matrix_parameters(std::int64_t vocabulary) const {
-    const auto w = static_cast<double>(width), ffn = 2 * w * static_cast<double>(hidden);
-    double n = static_cast<double>(vocabulary) * w;
-    const auto stack = [&](std::int64_t layers, double attentions, const std::string& router) {
-      const auto sparse = static_cast<double>(router == "dense" || sparse_every == 0 ? 0 : layers / sparse_every);
-      n += static_cast<double>(layers) * (4 * w * w * attentions + ffn) + sparse * ffn * static_cast<double>(experts - 1);
-    };
-    stack(encoder_layers, 1, encoder_router);
-    stack(decoder_layers, 2, decoder_router);
-    return n;
-  }
 };
 
-/// config.json of a checkpoint: the settings and what the corpus fixed.
+/// One stack of a model, by name.
+struct StackSettings {
+  std::string name, router;
+  std::int64_t layers = 0;
+  std::vector<std::int64_t> experts, hidden;  // of each layer; 0 experts: a dense layer
+};
+
+/// config.json of a checkpoint: the settings, what the corpus fixed, and what extraction changed from layer to layer.
 struct ModelFile {
   ModelSettings model;
   std::int64_t vocabulary = 0;
   std::vector<std::string> languages, tasks;
+  std::vector<std::int64_t> encoder_experts = {}, decoder_experts = {}, encoder_hidden = {}, decoder_hidden = {};
 
   template <class F>
   void visit(F&& f) {
@@ -114,12 +111,62 @@ struct ModelFile {
     f("vocabulary", vocabulary, "entries of the tokenizer");
     f("languages", languages, "languages, English first");
     f("tasks", tasks, "task names, by task number");
+    f("encoder_experts", encoder_experts, "experts of each encoder layer, 0 if dense; none: by experts and sparse_every");
+    f("decoder_experts", decoder_experts, "experts of each decoder layer");
+    f("encoder_hidden", encoder_hidden, "hidden width of each encoder layer; none: hidden");
+    f("decoder_hidden", decoder_hidden, "hidden width of each decoder layer");
   }
   void check() const {
     model.check();
     sparsemoe::require(vocabulary >= 4, "vocabulary must be at least 4, not ", vocabulary);
     sparsemoe::require(languages.size() >= 2, "there must be at least 2 languages, not ", languages.size());
     sparsemoe::require(!tasks.empty(), "there must be a task");
+    const auto check_list = [&](const char* name, const std::vector<std::int64_t>& list, std::int64_t layers,
+                                std::int64_t least, std::int64_t most) {
+      sparsemoe::require(list.empty() || static_cast<std::int64_t>(list.size()) == layers, name,
+                         " must have an entry for each of the ", layers, " layers, or none, not ", list.size());
+      for (const auto n : list)
+        sparsemoe::require(n >= least && n <= most, name, " must be between ", least, " and ", most, ", not ", n);
+    };
+    check_list("encoder_experts", encoder_experts, model.encoder_layers, 0, 65536);
+    check_list("decoder_experts", decoder_experts, model.decoder_layers, 0, 65536);
+    check_list("encoder_hidden", encoder_hidden, model.encoder_layers, 1, 1048576);
+    check_list("decoder_hidden", decoder_hidden, model.decoder_layers, 1, 1048576);
+    const auto check_router = [&](const char* name, const std::vector<std::int64_t>& list, const std::string& router) {
+      for (const auto n : list) {
+        sparsemoe::require(router != "dense" || n == 0, name, " must be 0 in a dense stack, not ", n);
+        sparsemoe::require(router != "hash" || n == 0 || n == model.experts, name, " must be ", model.experts,
+                           " (experts) in a layer routed by hash, not ", n);
+      }
+    };
+    check_router("encoder_experts", encoder_experts, model.encoder_router);
+    check_router("decoder_experts", decoder_experts, model.decoder_router);
+  }
+  /// "encoder" or "decoder", layer by layer.
+  StackSettings stack(const std::string& name) const {
+    const bool encoder = name == "encoder";
+    StackSettings s{name, encoder ? model.encoder_router : model.decoder_router,
+                    encoder ? model.encoder_layers : model.decoder_layers, {}, {}};
+    const auto& experts = encoder ? encoder_experts : decoder_experts;
+    const auto& hidden = encoder ? encoder_hidden : decoder_hidden;
+    for (std::int64_t l = 0; l < s.layers; ++l) {
+      const bool sparse = s.router != "dense" && model.sparse_every > 0 && (l + 1) % model.sparse_every == 0;
+      s.experts.push_back(!experts.empty() ? experts[static_cast<std::size_t>(l)] : sparse ? model.experts : 0);
+      s.hidden.push_back(!hidden.empty() ? hidden[static_cast<std::size_t>(l)] : model.hidden);
+    }
+    return s;
+  }
+  /// The matrices' parameters; a double, since a hostile file may ask for more than 2^63. Call check() before.
+  double matrix_parameters() const {
+    const auto w = static_cast<double>(model.width);
+    double n = static_cast<double>(vocabulary) * w;
+    for (const auto& [name, attentions] : {std::pair{"encoder", 1.0}, {"decoder", 2.0}}) {
+      const StackSettings s = stack(name);
+      for (std::size_t l = 0; l < s.experts.size(); ++l)
+        n += 4 * w * w * attentions + 2 * w * static_cast<double>(s.hidden[l]) *
+                                          static_cast<double>(std::max<std::int64_t>(1, s.experts[l]));
+    }
+    return n;
   }
   /// The task of a direction, e.g. "de" or "en-de". Throws Error naming the known ones.
   std::int32_t task_of(const std::string& source, const std::string& target) const {

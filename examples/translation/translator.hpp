@@ -81,7 +81,7 @@ std::unique_ptr<Translator> make_bf16_translator(const TranslatorRequest& reques
 /// Throws Error for settings that make no sense or a model that this machine's memory cannot hold.
 inline std::unique_ptr<Translator> make_translator(const TranslatorRequest& request) {
   request.file.check();
-  const double parameters = request.file.model.matrix_parameters(request.file.vocabulary);
+  const double parameters = request.file.matrix_parameters();
   const double needed = parameters * (request.training ? 12 : 4);  // at least: weights, gradients, moments; no activations
   const double memory = static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGESIZE));
   sparsemoe::require(needed <= memory, "the model has more than ", sparsemoe::short_number(parameters), " parameters, which take more than ",

@@ -136,6 +136,8 @@ class TranslatorOf final : public Translator {
     };
     c.encoder = stack(m.encoder_router, m.encoder_layers);
     c.decoder = stack(m.decoder_router, m.decoder_layers);
+    c.encoder.experts_of_layer = file.encoder_experts, c.encoder.hidden_of_layer = file.encoder_hidden;
+    c.decoder.experts_of_layer = file.decoder_experts, c.decoder.hidden_of_layer = file.decoder_hidden;
     return c;
   }
   void check_table(const std::filesystem::path& file, const std::string& name, const std::vector<std::int32_t>& table) const {
