@@ -1,0 +1,107 @@
+// routing_command.hpp -- the command `routing`: which experts a model uses for which direction. A split is decoded, the
+// outputs are read again by the model, which routes every token as decoding did, and its choices are counted.
+// Read next: sparsemoe/report/routing_report.hpp for what is written.
+#pragma once
+
+#include <algorithm>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "run_files.hpp"
+#include "scoring.hpp"
+#include "sparsemoe/report/routing_report.hpp"
+
+namespace nmt {
+
+struct RoutingOptions {
+  std::string model, corpus, out, split = "dev", kinds, directions = "both";
+  std::vector<std::string> languages;
+  bool reference = false;
+  std::int64_t rows = 100, max_length = 0, threads = 0;
+};
+
+namespace detail {
+
+/// Adds one batch's choices, summed over tasks, to the row of the group it belongs to.
+inline void count_use(const std::vector<NamedStatistics>& statistics, const std::vector<std::string>& groups, std::size_t group,
+                      std::vector<moe::ExpertUse>& use) {
+  if (use.empty())
+    for (const auto& s : statistics) {
+      const auto& r = s.layer.routing;
+      use.push_back({s.stack, s.router, s.layer.layer, r.experts, groups, std::vector<std::int64_t>(groups.size() * static_cast<std::size_t>(r.experts), 0)});
+    }
+  for (std::size_t l = 0; l < use.size(); ++l) {
+    const auto& r = statistics[l].layer.routing;
+    for (moe::index_t e = 0; e < r.experts; ++e)
+      use[l].counts[group * static_cast<std::size_t>(r.experts) + static_cast<std::size_t>(e)] += r.load[static_cast<std::size_t>(e)];
+  }
+}
+
+}  // namespace detail
+
+/// Writes OUT/routing.csv, OUT/routing.json and OUT/routing.html, and prints a line a layer.
+/// Throws Error if the model has no sparse layer or the split has no pair of the kinds.
+inline int routing(RoutingOptions o) {
+  auto loaded = load_model(o.model, o.threads);
+  TrainSettings trained;
+  if (const auto saved = fs::path(o.model) / "settings.json"; fs::exists(saved)) moe::load_config(saved, trained);
+  if (o.kinds.empty()) o.kinds = trained.kinds;
+  if (o.max_length == 0) o.max_length = scoring_length(trained.max_length);
+  std::vector<std::string> languages = {loaded.file.languages.front()};
+  for (const auto& l : o.languages.empty() ? loaded.file.languages : o.languages) {
+    require_language(loaded.file, l, "--languages");
+    if (l != languages.front()) languages.push_back(l);
+  }
+  const Corpus corpus = load_corpus(o.corpus, languages);
+  const auto& split = corpus.split(o.split);
+  struct Rows {
+    Direction direction;
+    EncodedDirection encoded;
+  };
+  std::vector<Rows> all;
+  std::vector<std::string> groups;
+  for (const auto& d : directions_of(languages, o.directions)) {
+    auto encoded = encode_direction(split, d, loaded.file.task_of(d.source, d.target), *loaded.tokenizer, o.kinds, o.max_length, false, o.rows);
+    if (encoded.source.empty()) continue;
+    groups.push_back(d.name());
+    all.push_back({d, std::move(encoded)});
+  }
+  moe::require(!all.empty(), o.corpus, ": split '", o.split, "' has no pair of kinds '", o.kinds, "'");
+  std::vector<moe::ExpertUse> use;
+  HostBatch batch;
+  for (std::size_t g = 0; g < all.size(); ++g) {
+    auto& rows = all[g].encoded;
+    std::vector<const Ids*> sources, targets;
+    for (const auto& ids : rows.source) sources.push_back(&ids);
+    if (!o.reference) {
+      const auto outputs = translate_all(*loaded.translator, *loaded.tokenizer, sources, std::vector<std::int32_t>(sources.size(), rows.task), o.max_length);
+      for (std::size_t i = 0; i < outputs.size(); ++i) rows.target[i] = loaded.tokenizer->encode(outputs[i]);
+    }
+    for (std::size_t at = 0; at < rows.source.size(); at += 32) {
+      const std::size_t last = std::min(at + 32, rows.source.size());
+      sources.clear(), targets.clear();
+      for (std::size_t i = at; i < last; ++i) sources.push_back(&rows.source[i]), targets.push_back(&rows.target[i]);
+      make_batch(sources, targets, std::vector<std::int32_t>(last - at, rows.task), batch);
+      loaded.translator->loss(batch, 0, 0, 0);
+      detail::count_use(loaded.translator->statistics(), groups, g, use);
+      moe::require(!use.empty(), o.model, ": the model has no sparse layer, so there is no routing to analyse");
+    }
+    std::fprintf(stderr, "%zu of %zu directions\n", g + 1, all.size());
+  }
+  fs::create_directories(o.out);
+  moe::atomic_write(fs::path(o.out) / "routing.csv", moe::routing_csv(use));
+  moe::write_json(fs::path(o.out) / "routing.json", moe::routing_json(use));
+  moe::write_routing_report(use, "Routing of " + o.model + " on " + o.split, "direction", fs::path(o.out) / "routing.html");
+  for (const auto& u : use) {
+    double mean = 0;
+    for (std::size_t g = 0; g < groups.size(); ++g) mean += moe::entropy_bits(u.shares(g)) / static_cast<double>(groups.size());
+    std::printf("%s layer %lld (%s): %zu of %lld experts unused, mean entropy %.2f of %.2f bits\n", u.stack.c_str(),
+                static_cast<long long>(u.layer), u.router.c_str(), u.dead().size(), static_cast<long long>(u.experts), mean,
+                std::log2(static_cast<double>(u.experts)));
+  }
+  require_written();
+  return 0;
+}
+
+}  // namespace nmt
