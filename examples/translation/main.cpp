@@ -11,6 +11,7 @@
 
 #include "commands.hpp"
 #include "corpus/corpus.hpp"
+#include "extract_command.hpp"
 #include "sparsemoe/io/options.hpp"
 #include "train.hpp"
 
@@ -93,6 +94,25 @@ int program(int argc, char** argv) {
   evaluate->add_option("--threads", e.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
   evaluate->add_flag("--json", e.json, "Print JSON");
 
+  nmt::ExtractOptions x;
+  CLI::App* extract = app.add_subcommand("extract", "Cut the sub-network of some tasks out of a task-routed model");
+  extract->add_option("--model", x.model, "Run or checkpoint")->required();
+  extract->add_option("--task", x.tasks, "Tasks to keep, as config.json names them: da, or en-da for pairs")
+      ->delimiter(',')->required();
+  extract->add_option("--out", x.out, "Directory of the sub-network, a checkpoint of its own")->required();
+  extract->add_flag("--dense", x.dense, "Fold the experts of the one task into dense layers");
+  extract->add_option("--prune-by-usage", x.prune, "Also keep only the most used experts of token-routed layers: "
+                      "so many (4), or those with this share of the choices (0.95)");
+  extract->add_option("--corpus", x.corpus, "Corpus directory on which use is measured");
+  extract->add_option("--split", x.split, "Split of it: train, dev or test")->capture_default_str();
+  extract->add_option("--kinds", x.kinds, "Kinds of text; default: what the run was trained on");
+  extract->add_option("--rows", x.rows, "Rows a direction, evenly spread; 0: all")
+      ->capture_default_str()->check(CLI::Range(0, 100000000));
+  extract->add_option("--max-length", x.max_length, "Most tokens of a side; default: as for evaluate")
+      ->check(CLI::Range(4, 100000));
+  extract->add_option("--threads", x.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
+  extract->add_flag("--json", x.json, "Print JSON");
+
   std::string run, out;
   CLI::App* report = app.add_subcommand("report", "One HTML file of a run, which opens offline");
   report->add_option("--run", run, "Run directory")->required();
@@ -113,6 +133,7 @@ int program(int argc, char** argv) {
   if (translate->parsed()) return nmt::translate(t);
   if (samples->parsed()) return nmt::samples(p);
   if (evaluate->parsed()) return nmt::evaluate(e);
+  if (extract->parsed()) return nmt::Extraction(x).run();
   if (report->parsed()) sparsemoe::write_training_report(run, out);
   return 0;
 }
