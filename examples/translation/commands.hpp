@@ -1,5 +1,5 @@
-// commands.hpp -- the commands that use a trained model: translate, evaluate, report. Each is one function of its options.
-// Read next: main.cpp, which registers them.
+// commands.hpp -- the commands that use a trained model: samples and evaluate here, translate in translate.hpp. Each is
+// one function of its options. Read next: main.cpp, which registers them.
 #pragma once
 
 #include <cstdio>
@@ -10,70 +10,9 @@
 #include "run_files.hpp"
 #include "scoring.hpp"
 #include "sparsemoe/report/training_report.hpp"
+#include "translate.hpp"
 
 namespace nmt {
-
-struct TranslateOptions {
-  std::string model, from = "en", to;
-  std::int64_t threads = 0, batch = 64, max_length = 256, max_source = 1024;
-};
-
-inline void require_written() {
-  std::fflush(stdout);
-  moe::require(std::ferror(stdout) == 0, "standard output: cannot write; is the disk full?");
-}
-
-/// Lines of standard input to standard output, in order; an empty line gives an empty line. Throws Error for a language
-/// the model does not know, and for malformed UTF-8 with its line number, after what was before it has been written.
-inline int translate(const TranslateOptions& o) {
-  auto loaded = load_model(o.model, o.threads);
-  require_language(loaded.file, o.from, "--from");
-  require_language(loaded.file, o.to, "--to");
-  const std::int32_t task = loaded.file.task_of(o.from, o.to), tag = loaded.tokenizer->tag(o.to);
-  constexpr std::size_t lines_at_once = 512;
-  std::size_t number = 0;
-  std::string line;
-  bool more = true;
-  while (more) {
-    std::vector<Ids> encoded;
-    std::vector<bool> empty;
-    std::string problem;
-    while (encoded.size() < lines_at_once && (more = static_cast<bool>(std::getline(std::cin, line)))) {
-      ++number;
-      if (!line.empty() && line.back() == '\r') line.pop_back();
-      try {
-        moe::require_utf8(line, moe::join("standard input:", number));
-      } catch (const moe::Error& e) {
-        problem = e.what();
-        more = false;
-        break;
-      }
-      Ids ids = loaded.tokenizer->encode(line);
-      empty.push_back(ids.empty());
-      if (static_cast<std::int64_t>(ids.size()) + 2 > o.max_source) {
-        std::fprintf(stderr, "warning: standard input:%zu: %zu tokens, cut to --max-source %lld\n", number, ids.size(), static_cast<long long>(o.max_source));
-        ids.resize(static_cast<std::size_t>(o.max_source - 2));
-      }
-      ids.insert(ids.begin(), tag);
-      ids.push_back(Tokenizer::end);
-      encoded.push_back(std::move(ids));
-    }
-    std::vector<const Ids*> sources;
-    for (std::size_t i = 0; i < encoded.size(); ++i)
-      if (!empty[i]) sources.push_back(&encoded[i]);
-    const auto out = translate_all(*loaded.translator, *loaded.tokenizer, sources, std::vector<std::int32_t>(sources.size(), task), o.max_length, o.batch);
-    for (std::size_t i = 0, k = 0; i < encoded.size(); ++i) {
-      const std::string text = empty[i] ? std::string() : out[k++];
-      std::fwrite(text.data(), 1, text.size(), stdout);
-      std::fputc('\n', stdout);
-    }
-    std::fflush(stdout);
-    require_written();
-    moe::require(problem.empty(), problem);
-  }
-  moe::require(std::ferror(stdin) == 0, "standard input: cannot read");
-  return 0;
-}
 
 struct SampleOptions {
   std::string model, from = "en", out;

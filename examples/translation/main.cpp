@@ -69,6 +69,11 @@ int program(int argc, char** argv) {
   translate->add_option("--batch", t.batch, "Lines decoded together")->capture_default_str()->check(CLI::Range(1, 4096));
   translate->add_option("--max-length", t.max_length, "Most tokens of an output")->capture_default_str()->check(CLI::Range(1, 100000));
   translate->add_option("--max-source", t.max_source, "Most tokens of an input; longer ones are cut, with a warning")->capture_default_str()->check(CLI::Range(8, 100000));
+  translate->add_option("--beam", t.beam, "Beams; 1: greedy")->capture_default_str()->check(CLI::Range(1, 64));
+  translate->add_option("--nbest", t.nbest, "Translations a line, as rows: line number, score, text")->capture_default_str()->check(CLI::Range(1, 64));
+  translate->add_option("--length-penalty", t.length_penalty, "A score is the summed log-probability over (number of tokens)^this")->capture_default_str()->check(CLI::Range(-10.0, 10.0));
+  translate->add_option("--no-repeat-ngram", t.no_repeat_ngram, "No n-gram of so many tokens twice in a translation; 0: any")->capture_default_str()->check(CLI::Range(0, 1000));
+  translate->add_flag("--json", t.json, "A JSON object a line: source, translations with text, score and ended");
   translate->add_option("--threads", t.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
 
   nmt::SampleOptions p;

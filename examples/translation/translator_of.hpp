@@ -69,6 +69,13 @@ class TranslatorOf final : public Translator {
     moe::greedy(ctx_, model_, comm_, source(b), options, result);
     ctx_.arena.reset();
   }
+  moe::SearchResult search(const HostBatch& b, const moe::SearchOptions& options) override {
+    moe::SearchOptions own = options;
+    own.banned = request_.banned.empty() ? nullptr : request_.banned.data();
+    moe::SearchResult result = moe::search(ctx_, model_, comm_, source(b), own);
+    ctx_.arena.reset();
+    return result;
+  }
   void save(const std::filesystem::path& directory, bool training) override {
     moe::save_weights(ctx_, model_.weights, tables_, directory / "model.safetensors", {{"format", "sparsemoe"}});
     if (!training) return;

@@ -1,0 +1,173 @@
+// translate.hpp -- the translate command: standard input of any length to standard output, line by line and in order.
+// A window of lines is sorted by length into batches, and every line is written as soon as it and all before it are
+// ready. Read next: sparsemoe/infer/search.hpp for the search itself.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <numeric>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "line_reader.hpp"
+#include "run_files.hpp"
+#include "sparsemoe/io/json.hpp"
+#include "sparsemoe/text/utf8.hpp"
+
+namespace nmt {
+
+struct TranslateOptions {
+  std::string model, from = "en", to;
+  std::int64_t threads = 0, batch = 64, max_length = 256, max_source = 1024;
+  std::int64_t beam = 1, nbest = 1, no_repeat_ngram = 0;
+  double length_penalty = 1;
+  bool json = false;
+};
+
+inline void require_written() {
+  std::fflush(stdout);
+  moe::require(std::ferror(stdout) == 0, "standard output: cannot write; is the disk full?");
+}
+
+class TranslateCommand {
+ public:
+  /// Throws Error for a model that cannot be loaded, a language it does not know, and options that contradict each other.
+  explicit TranslateCommand(const TranslateOptions& options) : o_(options) {
+    moe::require(o_.nbest <= o_.beam, "--nbest ", o_.nbest, " needs --beam ", o_.nbest, " or more; it is ", o_.beam);
+    moe::require(std::isfinite(o_.length_penalty), "--length-penalty must be a number, not ", o_.length_penalty);
+    loaded_ = load_model(o_.model, o_.threads);
+    require_language(loaded_.file, o_.from, "--from");
+    require_language(loaded_.file, o_.to, "--to");
+    task_ = loaded_.file.task_of(o_.from, o_.to);
+    tag_ = loaded_.tokenizer->tag(o_.to);
+  }
+
+  /// Throws Error for malformed UTF-8 with its line number, after what was before it has been written.
+  int run() {
+    constexpr std::size_t window = 512;  // lines that are sorted together
+    constexpr int patience = 50;         // milliseconds to wait for one more line before starting on what there is
+    LineReader input(STDIN_FILENO, "standard input");
+    bool more = true;
+    std::string problem;
+    while (more) {
+      lines_.clear();
+      std::string text;
+      while (lines_.size() < window && (lines_.empty() || input.ready(patience))) {
+        more = input.next(text);
+        if (!more) break;
+        try {
+          add(text);
+        } catch (const moe::Error& e) {
+          problem = e.what();
+          more = false;
+          break;
+        }
+      }
+      translate_window();
+      moe::require(problem.empty(), problem);
+    }
+    return 0;
+  }
+
+ private:
+  struct Line {
+    std::size_t number;
+    std::string text;
+    Ids source;  // empty: nothing to translate
+    std::optional<std::vector<moe::Hypothesis>> found;
+  };
+
+  void add(const std::string& text) {
+    Line line{++number_, text, {}, {}};
+    moe::require_utf8(text, moe::join("standard input:", number_));
+    line.source = loaded_.tokenizer->encode(text);
+    if (line.source.empty()) {
+      line.found.emplace();
+    } else {
+      const auto most = static_cast<std::size_t>(o_.max_source - 2);
+      if (line.source.size() > most) {
+        std::fprintf(stderr, "warning: standard input:%zu: %zu tokens, cut to --max-source %lld\n", number_, line.source.size(),
+                     static_cast<long long>(o_.max_source));
+        line.source.resize(most);
+      }
+      line.source.insert(line.source.begin(), tag_);
+      line.source.push_back(Tokenizer::end);
+    }
+    lines_.push_back(std::move(line));
+  }
+
+  void translate_window() {
+    std::vector<Line*> order;
+    for (Line& line : lines_)
+      if (!line.found) order.push_back(&line);
+    std::stable_sort(order.begin(), order.end(), [](auto* a, auto* b) { return a->source.size() > b->source.size(); });
+    std::size_t written = 0;
+    const auto write_ready = [&] {
+      for (; written < lines_.size() && lines_[written].found; ++written) write(lines_[written]);
+      require_written();
+    };
+    for (std::size_t at = 0; at < order.size();) {
+      // Fewer lines when they are long: attention grows with the square of the length, the kept keys with the beams.
+      const auto length = static_cast<std::int64_t>(order[at]->source.size());
+      const auto rows = std::max<std::int64_t>(1, std::min(o_.batch, 16384 / (length * o_.beam)));
+      const std::size_t end = std::min(order.size(), at + static_cast<std::size_t>(rows));
+      translate_batch({order.begin() + static_cast<std::ptrdiff_t>(at), order.begin() + static_cast<std::ptrdiff_t>(end)});
+      at = end;
+      write_ready();
+    }
+    write_ready();
+  }
+
+  void translate_batch(const std::vector<Line*>& rows) {
+    std::vector<const Ids*> sources;
+    std::vector<moe::index_t> lengths;
+    for (const Line* line : rows) {
+      sources.push_back(&line->source);
+      // Room for a translation half as long again as the source, and then some for short ones.
+      const auto room = static_cast<std::int64_t>(line->source.size()) * 3 / 2 + 16;
+      lengths.push_back(std::min(o_.max_length, room) + 1);
+    }
+    make_batch(sources, {}, std::vector<std::int32_t>(rows.size(), task_), batch_);
+    moe::SearchOptions options;
+    options.begin = Tokenizer::begin, options.end = Tokenizer::end;
+    options.beams = o_.beam, options.nbest = o_.nbest;
+    options.max_length = *std::max_element(lengths.begin(), lengths.end());
+    options.lengths = lengths.data();
+    options.length_penalty = o_.length_penalty;
+    options.no_repeat_ngram = o_.no_repeat_ngram;
+    auto found = loaded_.translator->search(batch_, options);
+    for (std::size_t i = 0; i < rows.size(); ++i) rows[i]->found = std::move(found[i]);
+  }
+
+  void write(const Line& line) const {
+    const auto text = [&](const moe::Hypothesis& h) { return loaded_.tokenizer->decode({h.tokens.begin(), h.tokens.end()}); };
+    std::vector<moe::Hypothesis> found = *line.found;
+    if (found.empty()) found.push_back({{}, 0, true});  // an empty line is its own translation
+    std::string out;
+    if (o_.json) {
+      moe::Json translations = moe::Json::array();
+      for (const auto& h : found) translations.push_back({{"text", text(h)}, {"score", h.score}, {"ended", h.ended}});
+      const moe::Json all = {{"source", line.text}, {"translations", translations}};
+      out = all.dump(-1, ' ', false, moe::Json::error_handler_t::replace) + "\n";
+    } else {
+      for (const auto& h : found)
+        out += (o_.nbest > 1 ? moe::join(line.number, "\t", h.score, "\t") : std::string()) + text(h) + "\n";
+    }
+    std::fwrite(out.data(), 1, out.size(), stdout);
+  }
+
+  TranslateOptions o_;
+  LoadedModel loaded_;
+  std::int32_t task_ = 0, tag_ = 0;
+  std::size_t number_ = 0;
+  std::vector<Line> lines_;
+  HostBatch batch_;
+};
+
+/// Lines of standard input to standard output, in order; an empty line gives an empty line. With --nbest above 1 a line
+/// gives rows "line number, score, text", with --json one object.
+inline int translate(const TranslateOptions& options) { return TranslateCommand(options).run(); }
+
+}  // namespace nmt

@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# tests/program/translate.sh PROGRAM -- translate as a filter: any length, in order, as soon as ready; beams, n-best and
+# JSON; lines that are empty, too long or no text.
+. "$(dirname "$0")/lib.sh"
+make_corpus corpus
+ok "train" train --out run --steps 40 --checkpoint-every 40 --validate-every 40
+translate() { "$program" translate --model run --to da --threads 1 --max-length 12 "$@"; }
+text 1500 5 | cut -f1 | tail -n +2 | awk '{ print } NR % 97 == 0 { print "" }' >lines
+
+# --- order, and independence of what is translated together
+ok "one line at a time" translate --batch 1 <lines
+mv out single
+equal "a line for a line" "$(wc -l <single)" "$(wc -l <lines)"
+equal "empty lines stay, and where they were" "$(awk '{ print $0 == "" }' single | tr -d '\n')" "$(awk '{ print $0 == "" }' lines | tr -d '\n')"
+for batch in 7 64 1000; do
+  ok "batches of $batch" translate --batch $batch <lines
+  same "batches of $batch give what single lines give" out single
+done
+head -n 40 lines >few
+ok "beam, one line at a time" translate --beam 3 --nbest 3 --batch 1 <few
+mv out few.single
+ok "beam, together" translate --beam 3 --nbest 3 <few
+same "beams of a batch are those of single lines" out few.single
+ok "a line written in pieces" translate < <(printf 'the '; sleep 0.2; printf 'file\nold'; sleep 0.2; printf ' disk')
+mv out pieces
+ok "the same at once" translate < <(printf 'the file\nold disk')
+same "a line written in pieces is one line" out pieces
+
+# --- as soon as ready: an answer while the input is still open
+mkfifo in answers
+translate <in >answers 2>err &
+exec 7>in 8<answers
+echo "the small file" >&7
+check "an answer while the input is open" bash -c 'read -r -t 20 line <&8 && [ -n "$line" ]'
+echo "old disk" >&7
+check "and another" bash -c 'read -r -t 20 line <&8 && [ -n "$line" ]'
+exec 7>&- 8<&-
+wait
+
+# --- n-best and JSON
+ok "n-best" translate --beam 4 --nbest 3 < <(printf 'the small file\n\nold disk\n')
+equal "n-best: rows a line" "$(cut -f1 out | uniq -c | awk '{ print $1 "x" $2 }' | tr '\n' ' ')" "3x1 1x2 3x3 "
+check "n-best: number, score, text" bash -c "! grep -vP '^\d+\t-?\d+(\.\d+)?(e-?\d+)?\t.*\$' out"
+check "n-best: best first" awk -F'\t' '$1 == n && $2 > s + 0 { exit 1 } { n = $1; s = $2 }' out
+cut -f3 out | sed -n '1p;4p;5p' >best
+ok "one best" translate --beam 4 < <(printf 'the small file\n\nold disk\n')
+same "the first of the n best is the best" out best
+ok "JSON" translate --beam 4 --nbest 2 --json < <(printf 'the "small"\\ file\t\x01\n\nold disk\n')
+check "JSON: every line is an object" are_json_lines out
+equal "JSON: a line for a line" "$(wc -l <out)" 3
+equal "JSON: two translations of text, one of an empty line" "$(grep -o '"text"' out | wc -l)" 5
+equal "JSON: every translation has a score and says whether it ended" "$(grep -oP '"text":"[^"]*","score":-?[\d.e-]+,"ended":(true|false)\}' out | wc -l)" 5
+check "JSON: the source as it was" grep -qF '"source":"the \"small\"\\ file\t\u0001"' out
+ok "JSON of the best" translate --json <few
+check "JSON of the best: every line is an object" are_json_lines out
+grep -oP '"text":"\K[^"]*' out >texts
+ok "the best" translate <few
+same "JSON and plain lines are the same translations" out texts
+ok "no bigram twice" translate --no-repeat-ngram 1 --beam 2 --json <few
+ok "length penalty" translate --beam 4 --length-penalty 0 --json < <(echo "the small file")
+check "length penalty 0: scores are log-probabilities" grep -qP '"score":-' out
+
+# --- input that is not what one would like
+yes "the small file" | head -n 10000 | tr '\n' ' ' >long
+ok "a line of 30,000 words" translate < <(echo "old disk"; cat long; echo; echo "old disk")
+equal "a line of 30,000 words: three lines" "$(wc -l <out)" 3
+equal "a line of 30,000 words: its neighbours" "$(sed -n 1p out)" "$(sed -n 3p out)"
+equal "a line of 30,000 words: one warning, which names it" "$(cat err | grep -c '^warning: standard input:2: [0-9]* tokens, cut to --max-source 1024$')/$(wc -l <err)" "1/1"
+ok "nothing but empty lines" translate < <(printf '\n\n\n')
+equal "nothing but empty lines" "$(wc -lc <out | tr -s ' ' | sed 's/^ //')" "3 3"
+head -n 700 lines >broken && printf 'small \xe2\x28\xa1 game\nold\n' >>broken
+translate <broken >out 2>err
+refused "malformed UTF-8 after a whole window" 'standard input:701: not valid UTF-8 at byte 6' $?
+head -n 700 single >expected
+same "malformed UTF-8: all before it is written, in order" out expected
+refuse "--nbest without beams" '--nbest 3 needs --beam 3 or more; it is 1' translate --nbest 3
+refuse "--beam 0" '--beam' translate --beam 0
+refuse "--beam 65" '--beam' translate --beam 65
+refuse "--no-repeat-ngram -1" '--no-repeat-ngram' translate --no-repeat-ngram -1
+refuse "--length-penalty nan" '--length-penalty' translate --length-penalty nan
+translate --json < <(echo "the file") >/dev/full 2>err
+refused "full standard output" 'standard output: cannot write' $?
+"$program" translate --model run --to da --threads 1 <lines 2>err | head -n 1 >out
+check "a reader that goes away ends the program" test "$(wc -l <out)" = 1
+finish
