@@ -71,11 +71,13 @@ class TrainingRun {
       state_.tokens += static_cast<std::int64_t>(sums.tokens);
       state_.seconds = earlier + seconds_since(start_);
       window_tokens += sums.tokens, window_loss += sums.loss, window_nll += sums.nll;
-      progress.update(state_.step, static_cast<double>(state_.tokens), sums.loss / sums.tokens);
+      progress.update(state_.step, static_cast<double>(state_.tokens), sums.loss / sums.tokens,
+                      s_.minutes > 0 ? std::max(0.0, 60 * s_.minutes - state_.seconds) : -1);
       if (state_.step % s_.log_every == 0) {
         log.write(train_record(rate, result, window_loss / window_tokens, window_nll / window_tokens, window_tokens / std::max(1e-9, state_.seconds - window_start), sums));
         window_tokens = window_loss = window_nll = 0;
         window_start = state_.seconds;
+        warn_of_collapse(log, progress);
       }
       if (state_.step % s_.validate_every == 0) validate(log, progress);
       if (state_.step % s_.checkpoint_every == 0 || seconds_since(saved) > 60 * s_.checkpoint_minutes) {
@@ -236,6 +238,26 @@ class TrainingRun {
             {"learning_rate", rate}, {"grad_norm", result.gradient_norm}, {"skipped", model_->skipped()}, {"layers", layers}};
   }
 
+  /// Says so, once a layer, when half of its experts or more got nothing of a batch: such a gate seldom recovers.
+  /// Task, static and hash routing leave experts unused by design.
+  void warn_of_collapse(moe::JsonLog& log, moe::Progress& progress) {
+    const auto& statistics = model_->statistics();
+    collapsed_.resize(statistics.size(), false);
+    for (std::size_t l = 0; l < statistics.size(); ++l) {
+      const auto& s = statistics[l];
+      const auto& load = s.layer.routing.load;
+      const auto unused = static_cast<std::size_t>(std::count(load.begin(), load.end(), 0));
+      const bool enough = batches_.back().rows >= 4 * static_cast<std::int64_t>(load.size());  // sentences to spread
+      const bool spreads = s.router == "token" || s.router == "switch" || s.router == "gshard" || (s.router == "sentence" && enough);
+      if (collapsed_[l] || !spreads || load.size() < 4 || 2 * unused < load.size()) continue;
+      collapsed_[l] = true;
+      const std::string text = moe::join("step ", state_.step, ": routing of ", s.stack, " layer ", s.layer.layer, " collapses: ", unused, " of ",
+                                         load.size(), " experts got no token of this batch; try a larger --balance-loss");
+      progress.message("warning: " + text);
+      log.write({{"kind", "warning"}, {"step", state_.step}, {"stack", s.stack}, {"layer", s.layer.layer}, {"unused_experts", unused}, {"text", text}});
+    }
+  }
+
   /// Loss and expert use by task over the first dev rows, BLEU and chrF over fewer of them.
   void validate(moe::JsonLog& log, moe::Progress& progress) {
     if (corpus_.splits.count("dev") == 0) return;
@@ -301,6 +323,7 @@ class TrainingRun {
   std::unique_ptr<Tokenizer> tokenizer_;
   ModelFile file_;
   std::vector<EncodedDirection> train_;
+  std::vector<bool> collapsed_;
   std::int64_t pairs_ = 0;
   std::unique_ptr<moe::BatchSampler> sampler_;
   std::unique_ptr<Translator> model_;

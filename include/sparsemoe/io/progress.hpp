@@ -56,7 +56,7 @@ struct ProgressOptions {
 class Progress {
  public:
   Progress(std::int64_t first_step, std::int64_t last_step, ProgressOptions options = {})
-      : options_(options), terminal_(::isatty(::fileno(options.out)) == 1), first_step_(first_step) {
+      : options_(options), terminal_(::isatty(::fileno(options.out)) == 1), first_step_(first_step), last_step_(last_step) {
     state_.step = first_step;
     state_.last_step = last_step;
     state_.loss = std::nan("");
@@ -66,7 +66,8 @@ class Progress {
   ~Progress() { finish(); }
 
   /// After a step. `tokens` counts those of this run so far; call it every step, it draws at most 10 times a second.
-  void update(std::int64_t step, double tokens, double loss) {
+  /// A run that ends by the clock gives the `seconds_left` of it: its last step is then an estimate. Below 0: no limit.
+  void update(std::int64_t step, double tokens, double loss, double seconds_left = -1) {
     const auto now = Clock::now();
     const double elapsed = seconds(start_, now);
     // The rate follows the last seconds with a memory of about 5 s; the first steps (warm-up) fade quickly.
@@ -81,7 +82,12 @@ class Progress {
     state_.loss = loss;
     if (step > first_step_) {
       const double per_step = elapsed / static_cast<double>(step - first_step_);
-      state_.seconds_left = per_step * static_cast<double>(std::max<std::int64_t>(0, state_.last_step - step));
+      state_.seconds_left = per_step * static_cast<double>(std::max<std::int64_t>(0, last_step_ - step));
+      state_.last_step = last_step_;
+      if (seconds_left >= 0 && seconds_left < state_.seconds_left) {
+        state_.seconds_left = seconds_left;
+        state_.last_step = step + static_cast<std::int64_t>(seconds_left / std::max(1e-9, per_step));
+      }
     }
     if (due(step, now)) draw(now);
   }
@@ -131,7 +137,7 @@ class Progress {
 
   ProgressOptions options_;
   bool terminal_;
-  std::int64_t first_step_;
+  std::int64_t first_step_, last_step_;
   ProgressState state_;
   Clock::time_point start_ = Clock::now(), rate_time_ = start_, drawn_time_ = start_;
   double rate_tokens_ = 0;
