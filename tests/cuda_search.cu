@@ -49,7 +49,8 @@ SearchResult run(SearchOptions options, const CopyBatch& b) {
   const Copied<B, std::uint8_t> valid(ctx, b.source_valid), banned(ctx, unwanted);
   options.banned = banned.data();
   Solo solo;
-  return search(ctx, model, solo, {b.sentences, b.length, source.data(), valid.data(), task.data(), 0, nullptr}, options);
+  return search(ctx, model, solo, {b.sentences, b.length, source.data(), valid.data(), task.data(), 0, nullptr},
+                options);
 }
 
 template <class Router>

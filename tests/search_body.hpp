@@ -33,7 +33,8 @@ struct Part {
   index_t length;
   std::vector<std::int32_t> source, task;
   std::vector<std::uint8_t> valid;
-  Part(const CopyBatch& all, const std::vector<index_t>& which, index_t columns = 0) : length(columns > 0 ? columns : all.length) {
+  Part(const CopyBatch& all, const std::vector<index_t>& which, index_t columns = 0)
+      : length(columns > 0 ? columns : all.length) {
     for (const index_t s : which) {
       const auto from = s * all.length;
       source.insert(source.end(), all.source.begin() + from, all.source.begin() + from + length);

@@ -35,7 +35,8 @@ void check_best(index_t columns, int count, int levels) {
     if (draw % 19 == 4) x[i] = S(std::numeric_limits<float>::quiet_NaN());
   }
   for (std::size_t j = 0; j < banned.size(); ++j) banned[j] = j % 5 == 2;
-  for (const std::uint8_t* mask : {static_cast<const std::uint8_t*>(nullptr), static_cast<const std::uint8_t*>(banned.data())}) {
+  for (const std::uint8_t* mask :
+       {static_cast<const std::uint8_t*>(nullptr), static_cast<const std::uint8_t*>(banned.data())}) {
     Ids ids(static_cast<std::size_t>(rows * count), -7);
     std::vector<float> values(ids.size(), -7);
     const Matrix<const S> logits(x.data(), rows, columns);
@@ -43,12 +44,17 @@ void check_best(index_t columns, int count, int levels) {
     for (index_t r = 0; r < rows; ++r) {
       Ids order;
       for (index_t j = 0; j < columns; ++j)
-        if (static_cast<float>(logits(r, j)) > -3e38f && (mask == nullptr || mask[j] == 0)) order.push_back(static_cast<std::int32_t>(j));
-      std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return static_cast<float>(logits(r, a)) > static_cast<float>(logits(r, b)); });
+        if (static_cast<float>(logits(r, j)) > -3e38f && (mask == nullptr || mask[j] == 0))
+          order.push_back(static_cast<std::int32_t>(j));
+      std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) {
+        return static_cast<float>(logits(r, a)) > static_cast<float>(logits(r, b));
+      });
       order.resize(static_cast<std::size_t>(count), -1);
       CHECK(Ids(ids.begin() + r * count, ids.begin() + (r + 1) * count) == order);
       for (int k = 0; k < count; ++k)
-        if (order[static_cast<std::size_t>(k)] >= 0) CHECK(values[static_cast<std::size_t>(r * count + k)] == static_cast<float>(logits(r, order[static_cast<std::size_t>(k)])));
+        if (order[static_cast<std::size_t>(k)] >= 0)
+          CHECK(values[static_cast<std::size_t>(r * count + k)] ==
+                static_cast<float>(logits(r, order[static_cast<std::size_t>(k)])));
     }
   }
 }
@@ -109,7 +115,8 @@ std::vector<double> log_probs(Slow& m, index_t s, const Ids& tokens) {
   const auto n = static_cast<index_t>(target.size());
   const std::vector<std::uint8_t> valid(target.size(), 1);
   std::vector<double> logits(static_cast<std::size_t>(n * vocabulary));
-  m.model.logits(m.ctx, part.tokens(), {1, n, target.data(), valid.data(), part.task.data(), 0, nullptr}, m.solo, {logits.data(), n, vocabulary});
+  m.model.logits(m.ctx, part.tokens(), {1, n, target.data(), valid.data(), part.task.data(), 0, nullptr}, m.solo,
+                 {logits.data(), n, vocabulary});
   std::vector<double> last(logits.end() - vocabulary, logits.end());
   double sum = 0;
   for (const double x : last) sum += std::exp(x);
@@ -121,7 +128,10 @@ bool repeats(const Ids& tokens, index_t n) {  // some n-gram of begin + tokens i
   all.insert(all.end(), tokens.begin(), tokens.end());
   std::set<Ids> seen;
   for (std::size_t i = 0; n > 0 && i + static_cast<std::size_t>(n) <= all.size(); ++i)
-    if (!seen.insert(Ids(all.begin() + static_cast<std::ptrdiff_t>(i), all.begin() + static_cast<std::ptrdiff_t>(i) + n)).second) return true;
+    if (!seen.insert(
+                 Ids(all.begin() + static_cast<std::ptrdiff_t>(i), all.begin() + static_cast<std::ptrdiff_t>(i) + n))
+             .second)
+      return true;
   return false;
 }
 double divisor(const SearchOptions& o, double n) {
@@ -157,7 +167,8 @@ std::vector<Hypothesis> slow_search(Slow& m, index_t s, const SearchOptions& o) 
         candidates.push_back({next, b.total + (forced ? 0 : p[static_cast<std::size_t>(id)])});
       }
     }
-    std::stable_sort(candidates.begin(), candidates.end(), [](const Beam& a, const Beam& b) { return a.total > b.total; });
+    std::stable_sort(candidates.begin(), candidates.end(),
+                     [](const Beam& a, const Beam& b) { return a.total > b.total; });
     if (static_cast<index_t>(candidates.size()) > 2 * o.beams) candidates.resize(static_cast<std::size_t>(2 * o.beams));
     if (candidates.empty()) {
       for (const Beam& b : beams) add(b.tokens, b.total, std::max<index_t>(1, n - 1), false);
@@ -172,7 +183,8 @@ std::vector<Hypothesis> slow_search(Slow& m, index_t s, const SearchOptions& o) 
         add(Ids(c.tokens.begin(), c.tokens.end() - 1), c.total, n, true);
     }
     if (static_cast<index_t>(found.size()) == o.beams)
-      done = o.stopping == Stopping::first_found || found.back().score >= candidates[0].total / divisor(o, static_cast<double>(n));
+      done = o.stopping == Stopping::first_found ||
+             found.back().score >= candidates[0].total / divisor(o, static_cast<double>(n));
     if (!done && n == o.max_length)
       for (const Beam& b : beams) add(b.tokens, b.total, n, false);
     done = done || beams.empty();
@@ -336,7 +348,8 @@ TEST_CASE("what makes no sense is refused in a sentence, and leaves the context 
   refuses([](auto& o) { o.beams = 65; }, "search: beams must be between 1 and 64; got 65");
   refuses([](auto& o) { o.nbest = 3; }, "search: nbest must be between 1 and the 2 beams; got 3");
   refuses([](auto& o) { o.max_length = 0; }, "search: max_length must be at least 1; got 0");
-  refuses([](auto& o) { o.no_repeat_ngram = -1; }, "search: no_repeat_ngram and min_length must not be negative; got -1 and 0");
+  refuses([](auto& o) { o.no_repeat_ngram = -1; },
+          "search: no_repeat_ngram and min_length must not be negative; got -1 and 0");
   refuses([](auto& o) { o.length_penalty = std::nan(""); }, "search: length_penalty must be finite; got nan");
   refuses([](auto& o) { o.first = 11; }, "search: begin, end and first must be ids below 11; got 1, 2 and 11");
   m.ctx.training = false;

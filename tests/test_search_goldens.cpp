@@ -79,7 +79,9 @@ void load(Cpu::Context& ctx, Model& model, const std::filesystem::path& path, bo
       file.read(info, from.data());
       double* to = host.data() + p.offset + e * t.rows * t.cols;
       for (index_t i = 0; i < t.rows; ++i)
-        for (index_t j = 0; j < t.cols; ++j) to[i * t.cols + j] = static_cast<double>(from[static_cast<std::size_t>(as_it_is ? i * t.cols + j : j * t.rows + i)]);
+        for (index_t j = 0; j < t.cols; ++j)
+          to[i * t.cols + j] =
+              static_cast<double>(from[static_cast<std::size_t>(as_it_is ? i * t.cols + j : j * t.rows + i)]);
     }
   }
   model.weights.set(ctx, host);
@@ -105,13 +107,15 @@ void check_model(const std::string& name, index_t encoder_layers, index_t decode
   load(ctx, model, directory / "model.safetensors", !std::is_same_v<Router, Dense>);
   const SafetensorsReader golden(directory / "generate.safetensors");
   const Integers ids(golden, "in/input_ids"), mask(golden, "in/attention_mask");
-  const std::vector<std::int32_t> source(ids.values.begin(), ids.values.end()), task(static_cast<std::size_t>(ids.rows), 0);
+  const std::vector<std::int32_t> source(ids.values.begin(), ids.values.end()),
+      task(static_cast<std::size_t>(ids.rows), 0);
   const std::vector<std::uint8_t> valid(mask.values.begin(), mask.values.end());
 
   const auto compare = [&](const std::string& run, const SearchOptions& options) {
     CAPTURE(run);
     Solo solo;
-    const SearchResult found = search(ctx, model, solo, {ids.rows, ids.cols, source.data(), valid.data(), task.data(), 0, nullptr}, options);
+    const SearchResult found =
+        search(ctx, model, solo, {ids.rows, ids.cols, source.data(), valid.data(), task.data(), 0, nullptr}, options);
     const Integers expected(golden, run + "/sequences");
     std::vector<double> scores;
     if (const TensorInfo* info = golden.find("f64/" + run + "/sequences_scores")) {

@@ -63,7 +63,7 @@ inline int samples(const SampleOptions& o) {
 struct EvaluateOptions {
   std::string model, corpus, split = "dev", kinds, tokenizer, scores, samples, directions = "both";
   std::vector<std::string> languages;
-  bool json = false;
+  bool json = false, int8_experts = false;
   std::int64_t rows = 0, max_length = 0, threads = 0, high = 15000;
 };
 
@@ -71,6 +71,7 @@ struct EvaluateOptions {
 /// was trained on, max_length to scoring_length of it.
 inline int evaluate(EvaluateOptions o) {
   auto loaded = load_model(o.model, o.threads);
+  if (o.int8_experts) round_experts(loaded);
   TrainSettings trained;
   if (const auto saved = fs::path(o.model) / "settings.json"; fs::exists(saved)) moe::load_config(saved, trained);
   if (o.kinds.empty()) o.kinds = trained.kinds;
@@ -90,6 +91,7 @@ inline int evaluate(EvaluateOptions o) {
   moe::Json list = moe::Json::array();
   if (!o.json) std::printf("%-12s %6s %7s %7s %11s %11s\n", "direction", "rows", "BLEU", "chrF", "copy BLEU", "copy chrF");
   for (const auto& d : directions_of(languages, o.directions)) {
+    if (!loaded.file.serves(d.source, d.target)) continue;
     const auto s = score_direction(*loaded.translator, loaded.file, *loaded.tokenizer, split, d, o.kinds, o.max_length, o.rows);
     if (s.segments == 0) continue;
     scores.push_back(s);

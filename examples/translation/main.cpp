@@ -73,6 +73,7 @@ int program(int argc, char** argv) {
   translate->add_option("--nbest", t.nbest, "Translations a line, as rows: line number, score, text")->capture_default_str()->check(CLI::Range(1, 64));
   translate->add_option("--length-penalty", t.length_penalty, "A score is the summed log-probability over (number of tokens)^this")->capture_default_str()->check(CLI::Range(-10.0, 10.0));
   translate->add_option("--no-repeat-ngram", t.no_repeat_ngram, "No n-gram of so many tokens twice in a translation; 0: any")->capture_default_str()->check(CLI::Range(0, 1000));
+  translate->add_flag("--int8-experts", t.int8_experts, "Round expert weights to 8 bits first; memory stays as it is");
   translate->add_flag("--json", t.json, "A JSON object a line: source, translations with text, score and ended");
   translate->add_option("--threads", t.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
 
@@ -97,6 +98,7 @@ int program(int argc, char** argv) {
   evaluate->add_option("--high", e.high, "Training pairs above which a language counts as high-resource")->capture_default_str()->check(CLI::Range(0, 1000000000));
   evaluate->add_option("--scores", e.scores, "Also write the scores to this JSON file");
   evaluate->add_option("--threads", e.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
+  evaluate->add_flag("--int8-experts", e.int8_experts, "Round expert weights to 8 bits first, to see what that costs in score; memory stays as it is");
   evaluate->add_flag("--json", e.json, "Print JSON");
 
   nmt::ExtractOptions x;

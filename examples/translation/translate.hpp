@@ -23,7 +23,7 @@ struct TranslateOptions {
   std::int64_t threads = 0, batch = 64, max_length = 256, max_source = 1024;
   std::int64_t beam = 1, nbest = 1, no_repeat_ngram = 0;
   double length_penalty = 1;
-  bool json = false;
+  bool json = false, int8_experts = false;
 };
 
 inline void require_written() {
@@ -31,15 +31,22 @@ inline void require_written() {
   moe::require(std::ferror(stdout) == 0, "standard output: cannot write; is the disk full?");
 }
 
+/// --int8-experts. Throws Error for a model without experts.
+inline void round_experts(LoadedModel& loaded) {
+  moe::require(loaded.translator->round_experts() > 0, "--int8-experts: the model has no experts");
+}
+
 class TranslateCommand {
  public:
-  /// Throws Error for a model that cannot be loaded, a language it does not know, and options that contradict each other.
+  /// Throws Error for a model that cannot be loaded, a language it does not know, and options that contradict each
+  /// other.
   explicit TranslateCommand(const TranslateOptions& options) : o_(options) {
     moe::require(o_.nbest <= o_.beam, "--nbest ", o_.nbest, " needs --beam ", o_.nbest, " or more; it is ", o_.beam);
     moe::require(std::isfinite(o_.length_penalty), "--length-penalty must be a number, not ", o_.length_penalty);
     loaded_ = load_model(o_.model, o_.threads);
     require_language(loaded_.file, o_.from, "--from");
     require_language(loaded_.file, o_.to, "--to");
+    if (o_.int8_experts) round_experts(loaded_);
     task_ = loaded_.file.task_of(o_.from, o_.to);
     tag_ = loaded_.tokenizer->tag(o_.to);
   }
@@ -88,8 +95,8 @@ class TranslateCommand {
     } else {
       const auto most = static_cast<std::size_t>(o_.max_source - 2);
       if (line.source.size() > most) {
-        std::fprintf(stderr, "warning: standard input:%zu: %zu tokens, cut to --max-source %lld\n", number_, line.source.size(),
-                     static_cast<long long>(o_.max_source));
+        std::fprintf(stderr, "warning: standard input:%zu: %zu tokens, cut to --max-source %lld\n", number_,
+                     line.source.size(), static_cast<long long>(o_.max_source));
         line.source.resize(most);
       }
       line.source.insert(line.source.begin(), tag_);
@@ -113,7 +120,8 @@ class TranslateCommand {
       const auto length = static_cast<std::int64_t>(order[at]->source.size());
       const auto rows = std::max<std::int64_t>(1, std::min(o_.batch, 16384 / (length * o_.beam)));
       const std::size_t end = std::min(order.size(), at + static_cast<std::size_t>(rows));
-      translate_batch({order.begin() + static_cast<std::ptrdiff_t>(at), order.begin() + static_cast<std::ptrdiff_t>(end)});
+      translate_batch(
+          {order.begin() + static_cast<std::ptrdiff_t>(at), order.begin() + static_cast<std::ptrdiff_t>(end)});
       at = end;
       write_ready();
     }
@@ -142,7 +150,9 @@ class TranslateCommand {
   }
 
   void write(const Line& line) const {
-    const auto text = [&](const moe::Hypothesis& h) { return loaded_.tokenizer->decode({h.tokens.begin(), h.tokens.end()}); };
+    const auto text = [&](const moe::Hypothesis& h) {
+      return loaded_.tokenizer->decode({h.tokens.begin(), h.tokens.end()});
+    };
     std::vector<moe::Hypothesis> found = *line.found;
     if (found.empty()) found.push_back({{}, 0, true});  // an empty line is its own translation
     std::string out;

@@ -64,6 +64,8 @@ class Translator {
   virtual void set_numbers(const TrainerNumbers& numbers) = 0;
   virtual void set_hash_tables(const std::vector<std::int32_t>& table) = 0;
   virtual std::int64_t parameters() const = 0;
+  /// Rounds the loaded expert weights to what int8 can hold (infer/int8.hpp); returns how many there are.
+  virtual std::int64_t round_experts() = 0;
 };
 
 /// Everything the factory needs. `banned` ids are never produced.

@@ -8,6 +8,7 @@
 #include <variant>
 
 #include "any_stack.hpp"
+#include "sparsemoe/infer/int8.hpp"
 #include "sparsemoe/io/weights.hpp"
 #include "sparsemoe/optim/adafactor.hpp"
 #include "sparsemoe/optim/adamw.hpp"
@@ -105,6 +106,7 @@ class TranslatorOf final : public Translator {
     use_tables();
   }
   std::int64_t parameters() const override { return model_.weights.count(); }
+  std::int64_t round_experts() override { return moe::round_experts_to_int8(ctx_, model_.weights); }
 
  private:
   static moe::Tokens source(const HostBatch& b) {

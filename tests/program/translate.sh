@@ -60,6 +60,11 @@ ok "no bigram twice" translate --no-repeat-ngram 1 --beam 2 --json <few
 ok "length penalty" translate --beam 4 --length-penalty 0 --json < <(echo "the small file")
 check "length penalty 0: scores are log-probabilities" grep -qP '"score":-' out
 
+ok "experts rounded to 8 bits" translate --int8-experts <few
+equal "experts rounded to 8 bits: a line for a line" "$(wc -l <out)" 40
+ok "a model without experts" train --out dense --steps 2 --encoder-router dense --decoder-router dense
+refuse "experts rounded to 8 bits: there are none" '--int8-experts: the model has no experts' "$program" translate --model dense --to da --int8-experts
+
 # --- input that is not what one would like
 yes "the small file" | head -n 10000 | tr '\n' ' ' >long
 ok "a line of 30,000 words" translate < <(echo "old disk"; cat long; echo; echo "old disk")

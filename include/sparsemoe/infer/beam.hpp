@@ -28,16 +28,16 @@ enum class FinishedRows { leave, stay };
 struct SearchOptions {
   static constexpr index_t most_beams = 64;
   std::int32_t begin = 1, end = 2;
-  std::int32_t first = -1;         // the first token generated, with probability 1; -1: the model's choice
-  index_t beams = 1;               // 1: greedy search
-  index_t nbest = 1;               // outputs a sentence, at most `beams`
-  index_t max_length = 128;        // most tokens generated for an output, the end included
-  index_t min_length = 0;          // tokens generated before the end may come
+  std::int32_t first = -1;           // the first token generated, with probability 1; -1: the model's choice
+  index_t beams = 1;                 // 1: greedy search
+  index_t nbest = 1;                 // outputs a sentence, at most `beams`
+  index_t max_length = 128;          // most tokens generated for an output, the end included
+  index_t min_length = 0;            // tokens generated before the end may come
   const index_t* lengths = nullptr;  // (sentences) on the host, read at the start: each one's own, at most max_length
   double length_penalty = 1;
   LengthNorm length_norm = LengthNorm::power;
   Stopping stopping = Stopping::no_better;
-  index_t no_repeat_ngram = 0;     // no n-gram of this length twice in an output, the begin token counted; 0: any
+  index_t no_repeat_ngram = 0;  // no n-gram of this length twice in an output, the begin token counted; 0: any
   FinishedRows finished = FinishedRows::leave;
   const std::uint8_t* banned = nullptr;  // (V) ids never produced, in the backend's memory; the others gain nothing
 
@@ -46,8 +46,8 @@ struct SearchOptions {
     require(beams >= 1 && beams <= most_beams, "search: beams must be between 1 and ", most_beams, "; got ", beams);
     require(nbest >= 1 && nbest <= beams, "search: nbest must be between 1 and the ", beams, " beams; got ", nbest);
     require(max_length >= 1, "search: max_length must be at least 1; got ", max_length);
-    require(no_repeat_ngram >= 0 && min_length >= 0, "search: no_repeat_ngram and min_length must not be negative; got ",
-            no_repeat_ngram, " and ", min_length);
+    require(no_repeat_ngram >= 0 && min_length >= 0,
+            "search: no_repeat_ngram and min_length must not be negative; got ", no_repeat_ngram, " and ", min_length);
     require(std::isfinite(length_penalty), "search: length_penalty must be finite; got ", length_penalty);
     require(begin >= 0 && begin < vocabulary && end >= 0 && end < vocabulary && first < vocabulary,
             "search: begin, end and first must be ids below ", vocabulary, "; got ", begin, ", ", end, " and ", first);
@@ -99,7 +99,8 @@ class Beams {
   /// Tokens generated so far.
   index_t length() const { return length_; }
   bool done() const { return sentence_.empty(); }
-  /// Of the rows of the next step: the sentence, the token fed, the one before it (-1: none), and whether the row counts.
+  /// Of the rows of the next step: the sentence, the token fed, the one before it (-1: none), and whether the row
+  /// counts.
   index_t sentence(index_t row) const { return sentence_[at(row / k_)]; }
   std::int32_t token(index_t row) const { return history(row)[length_]; }
   std::int32_t previous(index_t row) const { return length_ > 0 ? history(row)[length_ - 1] : -1; }
@@ -172,7 +173,7 @@ class Beams {
     std::vector<std::int32_t> tokens;  // (beams + 1, max_length)
     std::vector<Kept> items;           // in the order they were found
     std::vector<index_t> free;
-    index_t most = 0;                  // tokens generated at most
+    index_t most = 0;  // tokens generated at most
     double worst() const {
       double w = std::numeric_limits<double>::infinity();
       for (const Kept& k : items) w = std::min(w, k.score);
@@ -263,9 +264,9 @@ class Beams {
   SearchOptions o_;
   index_t k_, length_ = 0;
   bool moved_ = false;
-  std::vector<KeptList> kept_;              // of every sentence of the batch
-  std::vector<index_t> sentence_;           // of every group of rows still in it
-  std::vector<double> total_, next_total_;  // (rows) summed log-probability; dead: no beam
+  std::vector<KeptList> kept_;                        // of every sentence of the batch
+  std::vector<index_t> sentence_;                     // of every group of rows still in it
+  std::vector<double> total_, next_total_;            // (rows) summed log-probability; dead: no beam
   std::vector<std::int32_t> history_, next_history_;  // (rows, 1 + max_length): begin, and what was generated
   std::vector<std::int32_t> parents_;
   std::vector<Candidate> candidates_;

@@ -11,8 +11,8 @@ namespace sparsemoe::inline SPARSEMOE_ABI {
 
 struct GreedyOptions {
   std::int32_t begin = 1, end = 2;
-  index_t max_length = 128;                  // tokens of an output, without the end
-  const std::uint8_t* banned = nullptr;      // (V) ids never produced, in the backend's memory
+  index_t max_length = 128;              // tokens of an output, without the end
+  const std::uint8_t* banned = nullptr;  // (V) ids never produced, in the backend's memory
 };
 
 /// Outputs of one batch, without begin and end, and whether each ended by itself.

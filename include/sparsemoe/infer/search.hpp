@@ -26,8 +26,14 @@ class Search {
 
   /// Encodes `source`, whose `task` is that of the target. Throws Error if the options make no sense.
   Search(Context& ctx, Model& model, Collective& comm, const Tokens& source, const SearchOptions& options)
-      : ctx_(ctx), model_(model), comm_(comm), options_(checked(options, model.config().vocabulary)), evaluation_(ctx),
-        scope_(ctx.arena), beams_(options, source.sentences), tasked_(source.task != nullptr) {
+      : ctx_(ctx),
+        model_(model),
+        comm_(comm),
+        options_(checked(options, model.config().vocabulary)),
+        evaluation_(ctx),
+        scope_(ctx.arena),
+        beams_(options, source.sentences),
+        tasked_(source.task != nullptr) {
     auto& arena = ctx.arena;
     const index_t rows = beams_.rows(), width = beams_.width();
     model.begin(ctx, model.encode(ctx, source, comm), source.sentences, options.max_length, options.beams);
@@ -124,7 +130,7 @@ class Search {
   typename Arena<typename B::Memory>::Scope scope_;
   Beams beams_;
   bool tasked_;
-  Matrix<S> logits_;  // (rows, V)
+  Matrix<S> logits_;                                                                          // (rows, V)
   std::int32_t *ids_ = nullptr, *previous_ = nullptr, *task_ = nullptr, *parents_ = nullptr;  // (rows)
   std::int32_t *best_ = nullptr, *excluded_ = nullptr;  // (rows, width), (2 x what a step excludes)
   std::uint8_t* valid_ = nullptr;

@@ -195,31 +195,34 @@ class Decoder {
                               });
       residual(l, 1).backward(ctx, w.norm2, dw.norm2, c.first_out, d2, d1, c.second,
                               [&](Matrix<const S> n, Matrix<const S> g, Matrix<S> dn) {
-                                attention_.backward(ctx, w.cross, dw.cross, n, memory.states, cross_info(tokens, memory), g, dn, dstates, c.cross);
+                                attention_.backward(ctx, w.cross, dw.cross, n, memory.states,
+                                                    cross_info(tokens, memory), g, dn, dstates, c.cross);
                               });
       B::for_each_index(ctx, dmemory.size(), AddTo<S, S, C>{dstates.data, dmemory.data});
       const Matrix<const S> x = l > 0 ? cache_[l - 1].out.as_const() : input_;
-      residual(l, 0).backward(ctx, w.norm1, dw.norm1, x, d1, dx, c.first,
-                              [&](Matrix<const S> n, Matrix<const S> g, Matrix<S> dn) {
-                                attention_.backward(ctx, w.attention, dw.attention, n, n, self_info(tokens), g, dn, dn, c.attention, dbias);
-                              });
+      residual(l, 0).backward(
+          ctx, w.norm1, dw.norm1, x, d1, dx, c.first, [&](Matrix<const S> n, Matrix<const S> g, Matrix<S> dn) {
+            attention_.backward(ctx, w.attention, dw.attention, n, n, self_info(tokens), g, dn, dn, c.attention, dbias);
+          });
     }
     if (config_.relative_positions) position_.backward(ctx, gradients_.position, tokens.length, dbias);
   }
 
-  /// Prepares step-by-step decoding of memory's sentences, up to `room` tokens each, with `beams` rows for each sentence:
-  /// row r decodes sentence r / beams. Rows of a sentence share its keys and values, which are projected here, once.
-  /// Everything comes from the arena, with a spare buffer for select(); the memory is not read again.
+  /// Prepares step-by-step decoding of memory's sentences, up to `room` tokens each, with `beams` rows for each
+  /// sentence: row r decodes sentence r / beams. Rows of a sentence share its keys and values, which are projected
+  /// here, once. Everything comes from the arena, with a spare buffer for select(); the memory is not read again.
   void begin(Context& ctx, const EncoderMemory<P>& memory, index_t sentences, index_t room, index_t beams = 1) {
-    require(beams >= 1 && memory.states.rows == sentences * memory.length, "decoder: the memory has ", memory.states.rows,
-            " rows, expected ", sentences, " sentences of ", memory.length, "; beams must be at least 1, got ", beams);
+    require(beams >= 1 && memory.states.rows == sentences * memory.length, "decoder: the memory has ",
+            memory.states.rows, " rows, expected ", sentences, " sentences of ", memory.length,
+            "; beams must be at least 1, got ", beams);
     auto& arena = ctx.arena;
     const index_t inner = config_.heads * config_.head_width, rows = sentences * beams;
     const auto own = [&] { return arena.template matrix<S>(rows * room, inner); };
     const auto shared = [&] { return arena.template matrix<S>(memory.states.rows, inner); };
     for (std::size_t l = 0; l < kept_.size(); ++l) {
       kept_[l] = {own(), own(), shared(), shared()};
-      attention_.project_memory(ctx, weights_.layers[l].cross, memory.states, kept_[l].memory_keys, kept_[l].memory_values);
+      attention_.project_memory(ctx, weights_.layers[l].cross, memory.states, kept_[l].memory_keys,
+                                kept_[l].memory_values);
     }
     stepping_ = {rows, beams, room, 0, memory.length, own(), shared(), nullptr, nullptr, {}, {}};
     auto& now = stepping_;
@@ -239,7 +242,8 @@ class Decoder {
   /// sentence must keep its place, so that its memory need not move.
   void select(Context& ctx, const std::int32_t* rows, index_t n) {
     auto& now = stepping_;
-    require(n <= now.rows && n % now.beams == 0, "decoder: cannot select ", n, " rows of ", now.rows, " with ", now.beams, " beams a sentence");
+    require(n <= now.rows && n % now.beams == 0, "decoder: cannot select ", n, " rows of ", now.rows, " with ",
+            now.beams, " beams a sentence");
     const index_t inner = config_.heads * config_.head_width, sentences = n / now.beams;
     const auto move = [&](auto& data, auto& spare, index_t count, index_t stride, index_t used, index_t group) {
       using T = std::remove_pointer_t<std::remove_reference_t<decltype(data)>>;
@@ -264,8 +268,10 @@ class Decoder {
     typename Arena<typename B::Memory>::Scope scope(ctx.arena);
     auto& arena = ctx.arena;
     auto& now = stepping_;
-    require(tokens.count() == now.rows, "decoder: a step of ", tokens.count(), " tokens, expected one for each of ", now.rows, " rows");
-    require(tokens.position < now.room, "decoder: step ", tokens.position, " is beyond the ", now.room, " tokens begin() made room for");
+    require(tokens.count() == now.rows, "decoder: a step of ", tokens.count(), " tokens, expected one for each of ",
+            now.rows, " rows");
+    require(tokens.position < now.room, "decoder: step ", tokens.position, " is beyond the ", now.room,
+            " tokens begin() made room for");
     now.used = tokens.position + 1;
     const Matrix<const R> pool(now.pool.data, now.rows, now.pool.cols);
     AttentionInfo<C> self{now.rows, 1, now.used, nullptr, false, tokens.position, {}, 0};
