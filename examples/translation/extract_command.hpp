@@ -24,7 +24,7 @@ namespace nmt {
 struct ExtractOptions {
   std::string model, out, prune, corpus, split = "dev", kinds;
   std::vector<std::string> tasks;
-  bool dense = false, json = false;
+  bool dense = false, json = false, quiet = false;
   std::int64_t rows = 200, max_length = 0, threads = 0;
 };
 
@@ -222,7 +222,7 @@ class Extraction {
     leaves_ = moe::extracted_leaves(weights.leaves, plans_);
     count(weights.leaves);
     write(weights);
-    print();
+    if (!o_.quiet) print();
     return 0;
   }
 

@@ -12,7 +12,9 @@
 #include "commands.hpp"
 #include "corpus/corpus.hpp"
 #include "extract_command.hpp"
+#include "routing_command.hpp"
 #include "sparsemoe/io/options.hpp"
+#include "study_command.hpp"
 #include "train.hpp"
 
 namespace {
@@ -120,6 +122,24 @@ int program(int argc, char** argv) {
   extract->add_option("--threads", x.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
   extract->add_flag("--json", x.json, "Print JSON");
 
+  nmt::RoutingOptions g;
+  CLI::App* routing = app.add_subcommand("routing", "Which experts a model uses for which direction: CSV, JSON and a page of heat maps");
+  routing->add_option("--model", g.model, "Run or checkpoint")->required();
+  routing->add_option("--corpus", g.corpus, "Corpus directory")->required();
+  routing->add_option("--out", g.out, "Directory for routing.csv, routing.json and routing.html")->required();
+  routing->add_option("--split", g.split, "train, dev or test")->capture_default_str();
+  routing->add_option("--languages", g.languages, "Only these languages (beside the first)")->delimiter(',');
+  routing->add_option("--directions", g.directions, "both, en2xx or xx2en")->capture_default_str()->check(CLI::IsMember({"both", "en2xx", "xx2en"}));
+  routing->add_option("--kinds", g.kinds, "Kinds of text; default: what the run was trained on");
+  routing->add_option("--rows", g.rows, "Rows a direction, evenly spread; 0: all")->capture_default_str()->check(CLI::Range(0, 100000000));
+  routing->add_option("--max-length", g.max_length, "Most tokens of a side; default: as for evaluate")->check(CLI::Range(4, 100000));
+  routing->add_flag("--reference", g.reference, "Read the reference translations instead of decoding");
+  routing->add_option("--threads", g.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
+
+  nmt::StudySettings study_settings;
+  CLI::App* study = app.add_subcommand("study", "Train, score, extract and time the routing strategies of the task-MoE paper's Table 1");
+  sparsemoe::add_options(*study, study_settings);
+
   std::string run, out;
   CLI::App* report = app.add_subcommand("report", "One HTML file of a run, which opens offline");
   report->add_option("--run", run, "Run directory")->required();
@@ -141,6 +161,8 @@ int program(int argc, char** argv) {
   if (samples->parsed()) return nmt::samples(p);
   if (evaluate->parsed()) return nmt::evaluate(e);
   if (extract->parsed()) return nmt::Extraction(x).run();
+  if (study->parsed()) return nmt::Study(study_settings).run();
+  if (routing->parsed()) return nmt::routing(g);
   if (report->parsed()) sparsemoe::write_training_report(run, out);
   return 0;
 }

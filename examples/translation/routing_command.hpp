@@ -62,6 +62,7 @@ inline int routing(RoutingOptions o) {
   std::vector<Rows> all;
   std::vector<std::string> groups;
   for (const auto& d : directions_of(languages, o.directions)) {
+    if (!loaded.file.serves(d.source, d.target)) continue;
     auto encoded = encode_direction(split, d, loaded.file.task_of(d.source, d.target), *loaded.tokenizer, o.kinds, o.max_length, false, o.rows);
     if (encoded.source.empty()) continue;
     groups.push_back(d.name());

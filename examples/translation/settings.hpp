@@ -168,6 +168,10 @@ struct ModelFile {
     }
     return n;
   }
+  /// Whether a direction has a task: a sub-network serves only those it was extracted for.
+  bool serves(const std::string& source, const std::string& target) const {
+    return std::find(tasks.begin(), tasks.end(), model.task == "pair" ? source + "-" + target : target) != tasks.end();
+  }
   /// The task of a direction, e.g. "de" or "en-de". Throws Error naming the known ones.
   std::int32_t task_of(const std::string& source, const std::string& target) const {
     const std::string name = model.task == "pair" ? source + "-" + target : target;
