@@ -59,7 +59,7 @@ step "evaluate"
 if [ -s "$out/run/scores.json" ]; then
   echo "finished before: $out/run/scores.json"
 else
-  "$nmt" evaluate --model "$out/run" --corpus "$out/corpus" --split dev --scores "$out/run/scores.json"
+  "$nmt" evaluate --model "$out/run" --corpus "$out/corpus" --split dev --beam 4 --scores "$out/run/scores.json"
 fi
 
 step "translate five sentences into several languages"

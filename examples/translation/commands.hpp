@@ -64,7 +64,7 @@ struct EvaluateOptions {
   std::string model, corpus, split = "dev", kinds, tokenizer, scores, samples, directions = "both";
   std::vector<std::string> languages;
   bool json = false, int8_experts = false;
-  std::int64_t rows = 0, max_length = 0, threads = 0, high = 15000;
+  std::int64_t rows = 0, max_length = 0, threads = 0, high = 15000, beam = 1;
 };
 
 /// BLEU and chrF per direction beside copying the source, the averages, and the signatures. kinds default to what the run
@@ -92,7 +92,7 @@ inline int evaluate(EvaluateOptions o) {
   if (!o.json) std::printf("%-12s %6s %7s %7s %11s %11s\n", "direction", "rows", "BLEU", "chrF", "copy BLEU", "copy chrF");
   for (const auto& d : directions_of(languages, o.directions)) {
     if (!loaded.file.serves(d.source, d.target)) continue;
-    const auto s = score_direction(*loaded.translator, loaded.file, *loaded.tokenizer, split, d, o.kinds, o.max_length, o.rows);
+    const auto s = score_direction(*loaded.translator, loaded.file, *loaded.tokenizer, split, d, o.kinds, o.max_length, o.rows, o.beam);
     if (s.segments == 0) continue;
     scores.push_back(s);
     list.push_back({{"direction", d.name()}, {"bleu", s.bleu}, {"chrf", s.chrf}, {"copy_bleu", s.copy_bleu}, {"copy_chrf", s.copy_chrf},
@@ -105,7 +105,7 @@ inline int evaluate(EvaluateOptions o) {
   moe::require(!scores.empty(), o.corpus, ": split '", o.split, "' has no pair of kinds '", o.kinds, "'");
   const moe::Json mean = averages(scores, languages.front(), train_pairs, static_cast<std::size_t>(o.high));
   const std::string signature = moe::bleu_signature(moe::BleuTokenizer::mteval13a);
-  const moe::Json all = {{"split", o.split}, {"kinds", o.kinds}, {"signature", signature}, {"chrf_signature", moe::chrf_signature(moe::ChrfKind::chrf2)},
+  const moe::Json all = {{"split", o.split}, {"kinds", o.kinds}, {"beam", o.beam}, {"signature", signature}, {"chrf_signature", moe::chrf_signature(moe::ChrfKind::chrf2)},
                          {"directions", list}, {"averages", mean}};
   if (o.json) {
     std::printf("%s\n", all.dump(2).c_str());

@@ -111,9 +111,10 @@ inline std::vector<std::uint8_t> banned_ids(const Tokenizer& tokenizer, const st
   return banned;
 }
 
-/// Translates many encoded sources: sorted by length, in batches, results in the given order.
+/// Translates many encoded sources: sorted by length, in batches, results in the given order. One beam is greedy search.
 inline std::vector<std::string> translate_all(Translator& model, const Tokenizer& tokenizer, const std::vector<const Ids*>& sources,
-                                              const std::vector<std::int32_t>& tasks, std::int64_t longest, std::int64_t batch_rows = 64) {
+                                              const std::vector<std::int32_t>& tasks, std::int64_t longest, std::int64_t batch_rows = 64,
+                                              std::int64_t beams = 1) {
   std::vector<std::size_t> order(sources.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return sources[a]->size() > sources[b]->size(); });
@@ -134,7 +135,17 @@ inline std::vector<std::string> translate_all(Translator& model, const Tokenizer
     }
     make_batch(rows, {}, task, batch);
     // Room for a translation half as long again as the source, and then some for short ones.
-    model.decode(batch, std::min(longest, length * 3 / 2 + 16), result);
+    const std::int64_t room = std::min(longest, length * 3 / 2 + 16);
+    if (beams > 1) {
+      sparsemoe::SearchOptions options;
+      options.beams = beams;
+      options.max_length = room + 1;  // with the end
+      const auto found = model.search(batch, options);
+      for (std::size_t i = 0; i < rows.size(); ++i)
+        out[where[i]] = tokenizer.decode({found[i].front().tokens.begin(), found[i].front().tokens.end()});
+      continue;
+    }
+    model.decode(batch, room, result);
     for (std::size_t i = 0; i < rows.size(); ++i) out[where[i]] = tokenizer.decode({result.tokens[i].begin(), result.tokens[i].end()});
   }
   return out;

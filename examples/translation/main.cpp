@@ -97,6 +97,7 @@ int program(int argc, char** argv) {
   evaluate->add_option("--kinds", e.kinds, "Kinds of text; default: what the run was trained on");
   evaluate->add_option("--rows", e.rows, "Rows a direction, evenly spread; 0: all")->capture_default_str()->check(CLI::Range(0, 100000000));
   evaluate->add_option("--max-length", e.max_length, "Most tokens of a side; default: twice what the run was trained on, at least 100")->check(CLI::Range(4, 100000));
+  evaluate->add_option("--beam", e.beam, "Beams; 1: greedy")->capture_default_str()->check(CLI::Range(1, 64));
   evaluate->add_option("--high", e.high, "Training pairs above which a language counts as high-resource")->capture_default_str()->check(CLI::Range(0, 1000000000));
   evaluate->add_option("--scores", e.scores, "Also write the scores to this JSON file");
   evaluate->add_option("--threads", e.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));

@@ -28,14 +28,14 @@ inline std::int64_t scoring_length(std::int64_t trained) { return std::max<std::
 /// Decodes up to `rows` pairs (0: all) of one direction and scores them.
 inline DirectionScore score_direction(Translator& model, const ModelFile& file, const Tokenizer& tokenizer, const SplitRows& split,
                                       const Direction& d, const std::string& kinds, std::int64_t max_length, std::int64_t rows,
-                                      std::vector<std::string>* outputs = nullptr) {
+                                      std::int64_t beams = 1) {
   std::vector<TextPair> texts;
   const auto encoded = encode_direction(split, d, file.task_of(d.source, d.target), tokenizer, kinds, max_length, false, rows, &texts);
   DirectionScore s{d, 0, 0, 0, 0, texts.size()};
   if (texts.empty()) return s;
   std::vector<const Ids*> sources;
   for (const auto& ids : encoded.source) sources.push_back(&ids);
-  const auto hypotheses = translate_all(model, tokenizer, sources, std::vector<std::int32_t>(sources.size(), encoded.task), max_length);
+  const auto hypotheses = translate_all(model, tokenizer, sources, std::vector<std::int32_t>(sources.size(), encoded.task), max_length, 64, beams);
   std::vector<std::string> references, copies;
   for (const auto& t : texts) references.push_back(*t.target), copies.push_back(*t.source);
   const auto kind = moe::bleu_tokenizer_for(d.target);
@@ -43,7 +43,6 @@ inline DirectionScore score_direction(Translator& model, const ModelFile& file, 
   s.chrf = moe::corpus_chrf(hypotheses, references).score;
   s.copy_bleu = moe::corpus_bleu(copies, references, kind).score;
   s.copy_chrf = moe::corpus_chrf(copies, references).score;
-  if (outputs != nullptr) *outputs = hypotheses;
   return s;
 }
 
