@@ -120,7 +120,6 @@ inline std::vector<std::string> translate_all(Translator& model, const Tokenizer
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return sources[a]->size() > sources[b]->size(); });
   std::vector<std::string> out(sources.size());
   HostBatch batch;
-  sparsemoe::GreedyResult result;
   for (std::size_t at = 0; at < order.size();) {
     std::vector<const Ids*> rows;
     std::vector<std::int32_t> task;
@@ -134,19 +133,19 @@ inline std::vector<std::string> translate_all(Translator& model, const Tokenizer
       where.push_back(order[at]);
     }
     make_batch(rows, {}, task, batch);
-    // Room for a translation half as long again as the source, and then some for short ones.
-    const std::int64_t room = std::min(longest, length * 3 / 2 + 16);
-    if (beams > 1) {
-      sparsemoe::SearchOptions options;
-      options.beams = beams;
-      options.max_length = room + 1;  // with the end
-      const auto found = model.search(batch, options);
-      for (std::size_t i = 0; i < rows.size(); ++i)
-        out[where[i]] = tokenizer.decode({found[i].front().tokens.begin(), found[i].front().tokens.end()});
-      continue;
+    sparsemoe::SearchOptions options;
+    options.begin = Tokenizer::begin, options.end = Tokenizer::end;
+    options.beams = beams;
+    // Each its own room, so that an output does not depend on its company: half as long again as the source, and some.
+    std::vector<sparsemoe::index_t> lengths;
+    for (const Ids* row : rows) lengths.push_back(std::min(longest, static_cast<std::int64_t>(row->size()) * 3 / 2 + 16) + 1);
+    options.lengths = lengths.data();
+    options.max_length = *std::max_element(lengths.begin(), lengths.end());
+    const auto found = model.search(batch, options);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const auto& ids = found[i].front().tokens;
+      out[where[i]] = tokenizer.decode({ids.begin(), ids.end()});
     }
-    model.decode(batch, room, result);
-    for (std::size_t i = 0; i < rows.size(); ++i) out[where[i]] = tokenizer.decode({result.tokens[i].begin(), result.tokens[i].end()});
   }
   return out;
 }

@@ -48,8 +48,6 @@ class Translator {
   /// Steps made and skipped so far.
   virtual std::int64_t step() const = 0;
   virtual std::int64_t skipped() const = 0;
-  /// Greedy outputs for a batch of sources (target fields are ignored); at most `longest` tokens each.
-  virtual void decode(const HostBatch& batch, std::int64_t longest, sparsemoe::GreedyResult& result) = 0;
   /// Outputs of a search over a batch of sources, best first; the ids of `options` are the model's own.
   virtual sparsemoe::SearchResult search(const HostBatch& batch, const sparsemoe::SearchOptions& options) = 0;
 

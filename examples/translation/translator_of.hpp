@@ -63,13 +63,6 @@ class TranslatorOf final : public Translator {
   }
   std::int64_t step() const override { return updater_.state().step + updater_.state().skipped; }
   std::int64_t skipped() const override { return updater_.state().skipped; }
-  void decode(const HostBatch& b, std::int64_t longest, moe::GreedyResult& result) override {
-    moe::GreedyOptions options;
-    options.max_length = longest;
-    options.banned = request_.banned.empty() ? nullptr : request_.banned.data();
-    moe::greedy(ctx_, model_, comm_, source(b), options, result);
-    ctx_.arena.reset();
-  }
   moe::SearchResult search(const HostBatch& b, const moe::SearchOptions& options) override {
     moe::SearchOptions own = options;
     own.banned = request_.banned.empty() ? nullptr : request_.banned.data();

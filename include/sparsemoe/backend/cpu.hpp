@@ -248,6 +248,10 @@ struct CpuBackend {
       }
     }
     if (error) std::rethrow_exception(error);
+    // Any thread may get the largest tile next time: a steady step must not allocate then.
+    std::size_t most = 0;
+    for (const auto& s : ctx.scratch) most = std::max(most, s.bytes());
+    for (auto& s : ctx.scratch) (void)s.get(most);
   }
 
   template <class Body>

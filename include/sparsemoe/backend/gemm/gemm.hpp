@@ -54,6 +54,7 @@ class Scratch {
     }
     return data_;
   }
+  std::size_t bytes() const { return bytes_; }
 
  private:
   void* data_ = nullptr;
