@@ -148,6 +148,7 @@ class Study {
     }
   };
   /// Greedy decoding of the same sentences by every model, in turn, several rounds: a slow moment of the machine hits all.
+  /// Tokens are those of the outputs' text, encoded again, and an end each.
   void time_all() {
     if (s_.speed_rows == 0) return;
     for (const auto& row : rows_) {
