@@ -1,6 +1,6 @@
-// moe_layer_body.hpp -- a sparse layer, forward and backward, against its own expert products alone: the same six products
-// for every expert, with the same provider, shapes and routing counts. The two alternate in one process; what is
-// reported is medians and their ratio (1 is the limit). Read next: moe_layer.cpp.
+// moe_layer_body.hpp -- a sparse layer, forward and backward, against its own expert products alone: the same six
+// products for every expert, with the same provider, shapes and routing counts. The two alternate in one process; what
+// is reported is medians and their ratio (1 is the limit). Read next: moe_layer.cpp.
 #pragma once
 
 #include <benchmark/benchmark.h>
@@ -154,23 +154,30 @@ void layer_against_products(benchmark::State& state, LayerShape shape) {
   state.counters["products_ms"] = 1e3 * median(products);
   state.counters["ratio"] = median(ratio);
   state.counters["tokens_per_s"] = static_cast<double>(shape.tokens) / median(layer);
-  state.counters["gflops"] = 12e-9 * (s.choices - s.dropped) * static_cast<double>(shape.width * shape.hidden) / median(products);
+  state.counters["gflops"] =
+      12e-9 * (s.choices - s.dropped) * static_cast<double>(shape.width * shape.hidden) / median(products);
   state.counters["dropped"] = s.dropped / s.choices;
   state.counters["threads"] = run.threads();
 }
 
-/// Every shape of one router, precision and provider: names read  precision/provider/router/width x hidden/tokens/experts.
+/// Every shape of one router, precision and provider: names read  precision/provider/router/width x
+/// hidden/tokens/experts.
 template <class Router, class Precision, class Gemm>
 void add_layers(const std::string& router, double capacity_factor) {
   for (const index_t width : {256, 512})
     for (const index_t tokens : {1024, 4096})
       for (const index_t experts : {4, 8, 32, 128}) {
         const LayerShape shape{width, 4 * width, tokens, experts, capacity_factor};
-        const std::string name = std::string(Precision::name) + "/" + Gemm::name + "/" + router + "/" + std::to_string(width) +
-                                 "x" + std::to_string(4 * width) + "/T" + std::to_string(tokens) + "/E" + std::to_string(experts);
-        benchmark::RegisterBenchmark(name.c_str(), [shape](benchmark::State& state) {
-          layer_against_products<LayerSpec<Router, Precision, Gemm>>(state, shape);
-        })->UseManualTime()->Unit(benchmark::kMillisecond)->Iterations(9);
+        const std::string name = std::string(Precision::name) + "/" + Gemm::name + "/" + router + "/" +
+                                 std::to_string(width) + "x" + std::to_string(4 * width) + "/T" +
+                                 std::to_string(tokens) + "/E" + std::to_string(experts);
+        benchmark::RegisterBenchmark(name.c_str(),
+                                     [shape](benchmark::State& state) {
+                                       layer_against_products<LayerSpec<Router, Precision, Gemm>>(state, shape);
+                                     })
+            ->UseManualTime()
+            ->Unit(benchmark::kMillisecond)
+            ->Iterations(9);
       }
 }
 /// Switch under capacity 1.25 and without a limit, and the two best experts without a limit.

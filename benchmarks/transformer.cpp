@@ -153,8 +153,10 @@ void add(const std::string& name) {
   const auto set = [](auto* b, int n) { b->UseManualTime()->Unit(benchmark::kMillisecond)->Iterations(n); };
   const std::string label = std::string(Precision::name) + "/" + name;
   set(benchmark::RegisterBenchmark((label + "/train").c_str(), [](benchmark::State& s) { train<Model>(s); }), 7);
-  set(benchmark::RegisterBenchmark((label + "/greedy-1").c_str(), [](benchmark::State& s) { decode<Model>(s, 1); }), 15);
-  set(benchmark::RegisterBenchmark((label + "/greedy-32").c_str(), [](benchmark::State& s) { decode<Model>(s, 32); }), 7);
+  set(benchmark::RegisterBenchmark((label + "/greedy-1").c_str(), [](benchmark::State& s) { decode<Model>(s, 1); }),
+      15);
+  set(benchmark::RegisterBenchmark((label + "/greedy-32").c_str(), [](benchmark::State& s) { decode<Model>(s, 32); }),
+      7);
 }
 
 }  // namespace

@@ -68,8 +68,8 @@ double run(const char* name) {
 
 int main() {
   std::printf("router    parameters    loss   accuracy     encoder experts %%  decoder experts %%\n");
-  const double worst = std::min({run<sparsemoe::TopK<2>>("TopK<2>"), run<sparsemoe::Switch>("Switch"),
-                                 run<sparsemoe::Sentence>("Sentence"), run<sparsemoe::Task>("Task"),
-                                 run<sparsemoe::Hash>("Hash")});
+  const double worst =
+      std::min({run<sparsemoe::TopK<2>>("TopK<2>"), run<sparsemoe::Switch>("Switch"),
+                run<sparsemoe::Sentence>("Sentence"), run<sparsemoe::Task>("Task"), run<sparsemoe::Hash>("Hash")});
   return worst > 0.9 ? 0 : 1;
 }

@@ -66,7 +66,8 @@ struct Batch {
     return {rows, source_length, source.data(), source_valid.data(), task.data(), 0, nullptr};
   }
   sparsemoe::Seq2SeqBatch view() const {
-    return {source_tokens(), {rows, target_length, target.data(), target_valid.data(), task.data(), 0, nullptr},
+    return {source_tokens(),
+            {rows, target_length, target.data(), target_valid.data(), task.data(), 0, nullptr},
             labels.data()};
   }
   /// Labels that count.

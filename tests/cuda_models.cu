@@ -53,10 +53,9 @@ StepResult step(const EncoderDecoderConfig& config, const CopyBatch& b) {
   ctx.random = {7, 3, 0};
   const Copied<B, std::int32_t> source(ctx, b.source), target(ctx, b.target), labels(ctx, b.labels), task(ctx, b.task);
   const Copied<B, std::uint8_t> source_valid(ctx, b.source_valid), target_valid(ctx, b.target_valid);
-  const Seq2SeqBatch batch{
-      {b.sentences, b.length, source.data(), source_valid.data(), task.data(), 0, nullptr},
-      {b.sentences, b.target_length, target.data(), target_valid.data(), task.data(), 0, nullptr},
-      labels.data()};
+  const Seq2SeqBatch batch{{b.sentences, b.length, source.data(), source_valid.data(), task.data(), 0, nullptr},
+                           {b.sentences, b.target_length, target.data(), target_valid.data(), task.data(), 0, nullptr},
+                           labels.data()};
   Solo solo;
   const LossSums sums = model.loss(ctx, batch, solo, 0.01, 1);
   StepResult result{sums.loss, std::vector<float>(static_cast<std::size_t>(model.weights.total()))};
@@ -75,7 +74,8 @@ void agrees(double capacity_factor = 0) {
   CHECK(device.loss == doctest::Approx(host.loss).epsilon(1e-4));
   double worst = 0, scale = 0;
   for (std::size_t i = 0; i < host.gradient.size(); ++i) {
-    worst = std::fmax(worst, std::fabs(static_cast<double>(host.gradient[i]) - static_cast<double>(device.gradient[i])));
+    worst =
+        std::fmax(worst, std::fabs(static_cast<double>(host.gradient[i]) - static_cast<double>(device.gradient[i])));
     scale = std::fmax(scale, std::fabs(static_cast<double>(host.gradient[i])));
   }
   CHECK(worst <= 1e-4 * scale);

@@ -32,7 +32,8 @@ std::vector<double> decode(Model& model, Cpu::Context& ctx, const CopyBatch& all
     std::vector<std::int32_t> ids;
     for (const index_t s : which) ids.push_back(all.target[static_cast<std::size_t>(s * lt + t)]);
     std::vector<S> logits(static_cast<std::size_t>(n * vocabulary));
-    model.step(ctx, {n, 1, ids.data(), on.data(), task.data(), t, previous.data()}, solo, {logits.data(), n, vocabulary});
+    model.step(ctx, {n, 1, ids.data(), on.data(), task.data(), t, previous.data()}, solo,
+               {logits.data(), n, vocabulary});
     for (index_t s = 0; s < n; ++s)
       for (index_t v = 0; v < vocabulary; ++v)
         out[static_cast<std::size_t>((s * lt + t) * vocabulary + v)] =

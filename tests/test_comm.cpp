@@ -22,7 +22,9 @@ void expect(bool ok) {
   if (!ok) ++failures;
 }
 
-float value(int rank, std::size_t i) { return Random{5}.uniform(Purpose::test, std::uint64_t(rank) * 100003 + i) - 0.3f; }
+float value(int rank, std::size_t i) {
+  return Random{5}.uniform(Purpose::test, std::uint64_t(rank) * 100003 + i) - 0.3f;
+}
 
 /// One body for Solo and Threads.
 template <class Comm>
@@ -44,7 +46,8 @@ void exercise(Comm& comm) {
     for (std::size_t i = 0; i < n; ++i) mine[i] = in_place[me * n + i] = rank * 10000 + static_cast<int>(i);
     comm.all_gather(mine.data(), all.data(), n);
     comm.all_gather(in_place.data() + me * n, in_place.data(), n);
-    for (std::size_t k = 0; k < n * ranks; ++k) expect(all[k] == static_cast<int>(k / n) * 10000 + static_cast<int>(k % n));
+    for (std::size_t k = 0; k < n * ranks; ++k)
+      expect(all[k] == static_cast<int>(k / n) * 10000 + static_cast<int>(k % n));
     expect(all == in_place);
     // reduce_scatter_sum, in place and not.
     std::vector<double> wide(n * ranks), part(n, -1);
@@ -72,7 +75,8 @@ void exercise(Comm& comm) {
     for (std::size_t r = 0; r < ranks; ++r) {
       out[r] = count(me, r), in[r] = count(r, me);
       for (std::size_t i = 0; i < out[r]; ++i) from.push_back(static_cast<std::int64_t>(me * 1000000 + r * 10000 + i));
-      for (std::size_t i = 0; i < in[r]; ++i) expected.push_back(static_cast<std::int64_t>(r * 1000000 + me * 10000 + i));
+      for (std::size_t i = 0; i < in[r]; ++i)
+        expected.push_back(static_cast<std::int64_t>(r * 1000000 + me * 10000 + i));
     }
     std::vector<std::int64_t> to(expected.size() + 1, -1);
     comm.all_to_all_v(from.data(), out.data(), to.data(), in.data());
@@ -233,7 +237,8 @@ TEST_CASE("handles and groups refuse what does not exist") {
   CHECK_THROWS_WITH_AS(Threads(group, 2), "threads: rank must be in [0, 2), not 2", Error);
   int x = 1, y = 0;
   const std::size_t one = 1, none = 0;
-  CHECK_THROWS_WITH_AS(Solo().all_to_all_v(&x, &one, &y, &none), "solo: all_to_all_v sends 1 values to itself but expects 0", Error);
+  CHECK_THROWS_WITH_AS(Solo().all_to_all_v(&x, &one, &y, &none),
+                       "solo: all_to_all_v sends 1 values to itself but expects 0", Error);
   CHECK_THROWS_WITH_AS(Solo().broadcast(&x, 1, 1), "solo: there is no rank 1", Error);
 }
 

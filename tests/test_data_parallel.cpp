@@ -78,7 +78,8 @@ TEST_CASE("two, three and four ranks make the update of one") {
   const CopyBatch batch(7, 6, 40, 11);
   Solo solo;
   const auto one = updated(batch, 0, batch.sentences, tokens_of(batch), solo);
-  for (const int ranks : {2, 3, 4}) CHECK(worst_difference(one, updated_on_ranks(batch, ranks, tokens_of(batch))) < 1e-10);
+  for (const int ranks : {2, 3, 4})
+    CHECK(worst_difference(one, updated_on_ranks(batch, ranks, tokens_of(batch))) < 1e-10);
 }
 
 TEST_CASE("a gradient normalised by a rank's own tokens is noticed") {

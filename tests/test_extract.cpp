@@ -268,7 +268,8 @@ TEST_CASE(
   check_worst<Fp32>(sweep<TaskTopK<1>, Dense, Fp32>(few), 1e-6);
   check_worst<Fp32>(sweep<TopK<2>, Task, Fp32, Gated<Silu>>(few), 1e-6);
 }
-TEST_CASE("in bf16 a sub-network of experts is close to the last place, and a folded one rounds its weights once more") {
+TEST_CASE(
+    "in bf16 a sub-network of experts is close to the last place, and a folded one rounds its weights once more") {
   const Worst w = sweep<TopK<2>, Task, Bf16>(few);
   CHECK(w.kept.relative < 1.0 / 256);
   // w wo is rounded to 8 bits: an error of at most 2^-9 of a term, in each of the layers.

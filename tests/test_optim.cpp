@@ -1,5 +1,6 @@
-// test_optim.cpp -- optimisers and clipping against reference trajectories, and what the references do not show: experts
-// kept apart, idle experts, equal bits on any number of threads. Read next: include/sparsemoe/optim/adafactor.hpp.
+// test_optim.cpp -- optimisers and clipping against reference trajectories, and what the references do not show:
+// experts kept apart, idle experts, equal bits on any number of threads. Read next:
+// include/sparsemoe/optim/adafactor.hpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
@@ -255,7 +256,8 @@ TEST_CASE("a norm is that of a plain sum, and finds what is not finite") {
     double square = 0;
     for (std::size_t i = 0; i < n; ++i) x[i] = static_cast<float>(noise(1, i)), square += double(x[i]) * double(x[i]);
     const auto size = static_cast<index_t>(n);
-    CHECK(gradient_norm<TestBackend>(ctx, x.data(), size, 0.5).norm() == doctest::Approx(0.5 * std::sqrt(square)).epsilon(1e-13));
+    CHECK(gradient_norm<TestBackend>(ctx, x.data(), size, 0.5).norm() ==
+          doctest::Approx(0.5 * std::sqrt(square)).epsilon(1e-13));
     for (const float bad : {INFINITY, -INFINITY, NAN}) {
       if (n == 0) continue;
       x[n - 1] = bad;
@@ -319,7 +321,8 @@ struct Problem {
   std::vector<S> weights;
   explicit Problem(std::vector<ParamInfo> l)
       : list(std::move(l)), n(static_cast<std::size_t>(flat_size(list))), theta(n), gradient(n), weights(n) {
-    for (std::size_t i = 0; i < n; ++i) theta[i] = static_cast<M>(noise(7, i)), gradient[i] = static_cast<M>(noise(8, i));
+    for (std::size_t i = 0; i < n; ++i)
+      theta[i] = static_cast<M>(noise(7, i)), gradient[i] = static_cast<M>(noise(8, i));
   }
 };
 
@@ -335,7 +338,8 @@ TEST_CASE("every expert is updated as if it were alone, in blocks of any shape")
     std::vector<std::vector<std::vector<double>>> gradients(static_cast<std::size_t>(shape[0]));
     std::vector<double> start(p.theta);
     for (index_t step = 1; step <= 3; ++step) {
-      for (std::size_t i = 0; i < p.n; ++i) p.gradient[i] = noise(10 + static_cast<std::uint64_t>(step), i) * (i < size ? 1e3 : 1);
+      for (std::size_t i = 0; i < p.n; ++i)
+        p.gradient[i] = noise(10 + static_cast<std::uint64_t>(step), i) * (i < size ? 1e3 : 1);
       for (std::size_t e = 0; e < gradients.size(); ++e) {
         const auto first = p.gradient.begin() + static_cast<std::ptrdiff_t>(e * size);
         gradients[e].emplace_back(first, first + static_cast<std::ptrdiff_t>(size));
@@ -346,7 +350,8 @@ TEST_CASE("every expert is updated as if it were alone, in blocks of any shape")
     double worst = 0;
     for (std::size_t e = 0; e < gradients.size(); ++e) {
       const auto first = start.begin() + static_cast<std::ptrdiff_t>(e * size);
-      const auto expected = plain_adafactor(shape[1], shape[2], {first, first + static_cast<std::ptrdiff_t>(size)}, gradients[e], 0.1);
+      const auto expected =
+          plain_adafactor(shape[1], shape[2], {first, first + static_cast<std::ptrdiff_t>(size)}, gradients[e], 0.1);
       for (std::size_t i = 0; i < size; ++i) worst = std::max(worst, std::abs(expected[i] - p.theta[e * size + i]));
     }
     CHECK(worst < 1e-12);
@@ -393,8 +398,8 @@ TEST_CASE("an idle expert moves nothing and keeps its state only when told to sk
     const auto before = state();
     REQUIRE(before.at("adafactor.row").size() == 24);
     REQUIRE(before.at("adafactor.full").size() == 48);
-    std::fill(p.gradient.begin() + 128, p.gradient.begin() + 256, 0.0f);                // expert 1
-    std::fill(p.gradient.begin() + 384 + 16, p.gradient.begin() + 384 + 32, -0.0f);     // its bias
+    std::fill(p.gradient.begin() + 128, p.gradient.begin() + 256, 0.0f);             // expert 1
+    std::fill(p.gradient.begin() + 384 + 16, p.gradient.begin() + 384 + 32, -0.0f);  // its bias
     optimiser.update(ctx, p.theta.data(), p.gradient.data(), 1, p.weights.data(), 2, 0.1);
     CHECK(p.weights == p.theta);
     const auto after = state();
@@ -448,7 +453,10 @@ TEST_CASE("gaps between parameters are neither read nor written, and vectors can
 
 template <class P, class O>
 std::vector<std::byte> bits_with(int threads, typename O::Config config, index_t* grown = nullptr) {
-  Problem<P> p(make_list({{"embedding", {3001, 64}}, {"scale", {64}}, {"experts", {4, 64, 256}}, {"wide", {64, 3001}},
+  Problem<P> p(make_list({{"embedding", {3001, 64}},
+                          {"scale", {64}},
+                          {"experts", {4, 64, 256}},
+                          {"wide", {64, 3001}},
                           {"long", {70001}}}));
   Context ctx(threads);
   O optimiser(ctx, p.list, config);
@@ -468,7 +476,8 @@ std::vector<std::byte> bits_with(int threads, typename O::Config config, index_t
   };
   keep(p.theta.data(), p.n * sizeof(typename P::master));
   keep(p.weights.data(), p.n * sizeof(typename P::storage));
-  optimiser.visit_state([&](const char*, auto* data, index_t n) { keep(data, static_cast<std::size_t>(n) * sizeof *data); });
+  optimiser.visit_state(
+      [&](const char*, auto* data, index_t n) { keep(data, static_cast<std::size_t>(n) * sizeof *data); });
   return bits;
 }
 
@@ -503,7 +512,8 @@ TEST_CASE("configurations that make no sense are refused in words") {
   Context ctx(1);
   Adafactor<Fp32, TestBackend>::Config a;
   a.clip_threshold = 0;
-  CHECK_THROWS_WITH_AS((Adafactor<Fp32, TestBackend>(ctx, list, a)), "adafactor: clip_threshold must be positive, not 0", Error);
+  CHECK_THROWS_WITH_AS((Adafactor<Fp32, TestBackend>(ctx, list, a)),
+                       "adafactor: clip_threshold must be positive, not 0", Error);
   AdamW<Fp32, TestBackend>::Config b;
   b.beta2 = 1;
   CHECK_THROWS_WITH_AS((AdamW<Fp32, TestBackend>(ctx, list, b)), "adamw: beta2 must be in [0, 1), not 1", Error);

@@ -81,7 +81,8 @@ TEST_CASE("the square-root decay is flat, then falls") {
 TEST_CASE("decays end at the floor, and warm-ups start at zero") {
   for (const Kind kind : {Kind::linear, Kind::cosine, Kind::cosine_restarts, Kind::polynomial}) {
     CAPTURE(name(kind));
-    const Schedule s{.kind = kind, .peak = 2, .warmup = 10, .total = 110, .floor = 0.5, .cycles = kind == Kind::cosine ? 0.5 : 1};
+    const Schedule s{
+        .kind = kind, .peak = 2, .warmup = 10, .total = 110, .floor = 0.5, .cycles = kind == Kind::cosine ? 0.5 : 1};
     s.check();
     CHECK(s.at(0) == 0);
     CHECK(s.at(5) == doctest::Approx(1));

@@ -85,13 +85,21 @@ class AnyEncoder : public AnyStackTypes<Precision_> {
   template <class Spec>
   struct Of final : Base {
     moe::Encoder<Spec> stack;
-    Of(const moe::StackConfig& config, const typename Spec::Router& router) : stack(config) { stack.set_router(router); }
-    void visit_weights(const std::string& prefix, const typename Types::WeightVisitor& f) override { stack.visit_weights(prefix, f); }
-    void visit_gradients(const std::string& prefix, const typename Types::GradientVisitor& f) override { stack.visit_gradients(prefix, f); }
-    void forward(Context& ctx, const moe::Tokens& t, moe::Matrix<const S> x, moe::Matrix<S> y, Collective& comm) override {
+    Of(const moe::StackConfig& config, const typename Spec::Router& router) : stack(config) {
+      stack.set_router(router);
+    }
+    void visit_weights(const std::string& prefix, const typename Types::WeightVisitor& f) override {
+      stack.visit_weights(prefix, f);
+    }
+    void visit_gradients(const std::string& prefix, const typename Types::GradientVisitor& f) override {
+      stack.visit_gradients(prefix, f);
+    }
+    void forward(Context& ctx, const moe::Tokens& t, moe::Matrix<const S> x, moe::Matrix<S> y,
+                 Collective& comm) override {
       stack.forward(ctx, t, x, y, comm);
     }
-    void backward(Context& ctx, const moe::Tokens& t, moe::Matrix<const S> dy, moe::Matrix<S> dx, double scale) override {
+    void backward(Context& ctx, const moe::Tokens& t, moe::Matrix<const S> dy, moe::Matrix<S> dx,
+                  double scale) override {
       stack.backward(ctx, t, dy, dx, scale);
     }
     std::vector<moe::LayerStatistics> statistics(Context& ctx) const override { return stack.statistics(ctx); }
@@ -124,11 +132,12 @@ class AnyDecoder : public AnyStackTypes<Precision_> {
     stack_->visit_gradients(prefix, [&](const std::string& n, auto& t, moe::Init i) { f(n, t, i); });
   }
   bool wants_pool() const { return stack_->wants_pool(); }
-  void forward(Context& ctx, const moe::Tokens& tokens, const Memory& memory, moe::Matrix<const S> x, moe::Matrix<S> y, Collective& comm) {
+  void forward(Context& ctx, const moe::Tokens& tokens, const Memory& memory, moe::Matrix<const S> x, moe::Matrix<S> y,
+               Collective& comm) {
     stack_->forward(ctx, tokens, memory, x, y, comm);
   }
-  void backward(Context& ctx, const moe::Tokens& tokens, const Memory& memory, moe::Matrix<const S> dy, moe::Matrix<S> dx,
-                moe::Matrix<S> dmemory, moe::Matrix<R> dpool, double scale) {
+  void backward(Context& ctx, const moe::Tokens& tokens, const Memory& memory, moe::Matrix<const S> dy,
+                moe::Matrix<S> dx, moe::Matrix<S> dmemory, moe::Matrix<R> dpool, double scale) {
     stack_->backward(ctx, tokens, memory, dy, dx, dmemory, dpool, scale);
   }
   void begin(Context& ctx, const Memory& memory, moe::index_t sentences, moe::index_t room, moe::index_t beams) {
@@ -147,9 +156,10 @@ class AnyDecoder : public AnyStackTypes<Precision_> {
     virtual void visit_weights(const std::string&, const typename Types::WeightVisitor&) = 0;
     virtual void visit_gradients(const std::string&, const typename Types::GradientVisitor&) = 0;
     virtual bool wants_pool() const = 0;
-    virtual void forward(Context&, const moe::Tokens&, const Memory&, moe::Matrix<const S>, moe::Matrix<S>, Collective&) = 0;
-    virtual void backward(Context&, const moe::Tokens&, const Memory&, moe::Matrix<const S>, moe::Matrix<S>, moe::Matrix<S>,
-                          moe::Matrix<R>, double) = 0;
+    virtual void forward(Context&, const moe::Tokens&, const Memory&, moe::Matrix<const S>, moe::Matrix<S>,
+                         Collective&) = 0;
+    virtual void backward(Context&, const moe::Tokens&, const Memory&, moe::Matrix<const S>, moe::Matrix<S>,
+                          moe::Matrix<S>, moe::Matrix<R>, double) = 0;
     virtual void begin(Context&, const Memory&, moe::index_t, moe::index_t, moe::index_t) = 0;
     virtual void select(Context&, const std::int32_t*, moe::index_t) = 0;
     virtual void step(Context&, const moe::Tokens&, moe::Matrix<const S>, moe::Matrix<S>, Collective&) = 0;
@@ -159,11 +169,18 @@ class AnyDecoder : public AnyStackTypes<Precision_> {
   template <class Spec>
   struct Of final : Base {
     moe::Decoder<Spec> stack;
-    Of(const moe::StackConfig& config, const typename Spec::Router& router) : stack(config) { stack.set_router(router); }
-    void visit_weights(const std::string& prefix, const typename Types::WeightVisitor& f) override { stack.visit_weights(prefix, f); }
-    void visit_gradients(const std::string& prefix, const typename Types::GradientVisitor& f) override { stack.visit_gradients(prefix, f); }
+    Of(const moe::StackConfig& config, const typename Spec::Router& router) : stack(config) {
+      stack.set_router(router);
+    }
+    void visit_weights(const std::string& prefix, const typename Types::WeightVisitor& f) override {
+      stack.visit_weights(prefix, f);
+    }
+    void visit_gradients(const std::string& prefix, const typename Types::GradientVisitor& f) override {
+      stack.visit_gradients(prefix, f);
+    }
     bool wants_pool() const override { return stack.wants_pool(); }
-    void forward(Context& ctx, const moe::Tokens& t, const Memory& m, moe::Matrix<const S> x, moe::Matrix<S> y, Collective& comm) override {
+    void forward(Context& ctx, const moe::Tokens& t, const Memory& m, moe::Matrix<const S> x, moe::Matrix<S> y,
+                 Collective& comm) override {
       stack.forward(ctx, t, m, x, y, comm);
     }
     void backward(Context& ctx, const moe::Tokens& t, const Memory& m, moe::Matrix<const S> dy, moe::Matrix<S> dx,

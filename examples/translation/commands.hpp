@@ -20,7 +20,8 @@ struct SampleOptions {
   std::int64_t threads = 0, max_length = 128;
 };
 
-/// A few lines of standard input into several languages: printed side by side, and written as the report's samples.json.
+/// A few lines of standard input into several languages: printed side by side, and written as the report's
+/// samples.json.
 inline int samples(const SampleOptions& o) {
   auto loaded = load_model(o.model, o.threads);
   require_language(loaded.file, o.from, "--from");
@@ -42,7 +43,8 @@ inline int samples(const SampleOptions& o) {
     }
     std::vector<const Ids*> sources;
     for (const auto& ids : encoded) sources.push_back(&ids);
-    out.push_back(translate_all(*loaded.translator, *loaded.tokenizer, sources, std::vector<std::int32_t>(sources.size(), task), o.max_length));
+    out.push_back(translate_all(*loaded.translator, *loaded.tokenizer, sources,
+                                std::vector<std::int32_t>(sources.size(), task), o.max_length));
   }
   moe::Json all = moe::Json::array();
   for (std::size_t i = 0; i < lines.size(); ++i) {
@@ -67,8 +69,8 @@ struct EvaluateOptions {
   std::int64_t rows = 0, max_length = 0, threads = 0, high = 15000, beam = 1;
 };
 
-/// BLEU and chrF per direction beside copying the source, the averages, and the signatures. kinds default to what the run
-/// was trained on, max_length to scoring_length of it.
+/// BLEU and chrF per direction beside copying the source, the averages, and the signatures. kinds default to what the
+/// run was trained on, max_length to scoring_length of it.
 inline int evaluate(EvaluateOptions o) {
   auto loaded = load_model(o.model, o.threads);
   if (o.int8_experts) round_experts(loaded);
@@ -86,34 +88,50 @@ inline int evaluate(EvaluateOptions o) {
   const Corpus corpus = load_corpus(o.corpus, languages);
   const auto& split = corpus.split(o.split);
   std::map<std::string, std::size_t> train_pairs;
-  for (std::size_t i = 1; i < languages.size(); ++i) train_pairs[languages[i]] = corpus.split("train").pairs(languages[0], languages[i]).size();
+  for (std::size_t i = 1; i < languages.size(); ++i)
+    train_pairs[languages[i]] = corpus.split("train").pairs(languages[0], languages[i]).size();
   std::vector<DirectionScore> scores;
   moe::Json list = moe::Json::array();
-  if (!o.json) std::printf("%-12s %6s %7s %7s %11s %11s\n", "direction", "rows", "BLEU", "chrF", "copy BLEU", "copy chrF");
+  if (!o.json)
+    std::printf("%-12s %6s %7s %7s %11s %11s\n", "direction", "rows", "BLEU", "chrF", "copy BLEU", "copy chrF");
   for (const auto& d : directions_of(languages, o.directions)) {
     if (!loaded.file.serves(d.source, d.target)) continue;
-    const auto s = score_direction(*loaded.translator, loaded.file, *loaded.tokenizer, split, d, o.kinds, o.max_length, o.rows, o.beam);
+    const auto s = score_direction(*loaded.translator, loaded.file, *loaded.tokenizer, split, d, o.kinds, o.max_length,
+                                   o.rows, o.beam);
     if (s.segments == 0) continue;
     scores.push_back(s);
-    list.push_back({{"direction", d.name()}, {"bleu", s.bleu}, {"chrf", s.chrf}, {"copy_bleu", s.copy_bleu}, {"copy_chrf", s.copy_chrf},
-                    {"segments", s.segments}, {"signature", moe::bleu_signature(moe::bleu_tokenizer_for(d.target))}});
+    list.push_back({{"direction", d.name()},
+                    {"bleu", s.bleu},
+                    {"chrf", s.chrf},
+                    {"copy_bleu", s.copy_bleu},
+                    {"copy_chrf", s.copy_chrf},
+                    {"segments", s.segments},
+                    {"signature", moe::bleu_signature(moe::bleu_tokenizer_for(d.target))}});
     if (!o.json) {
-      std::printf("%-12s %6zu %7.1f %7.1f %11.1f %11.1f\n", d.name().c_str(), s.segments, s.bleu, s.chrf, s.copy_bleu, s.copy_chrf);
+      std::printf("%-12s %6zu %7.1f %7.1f %11.1f %11.1f\n", d.name().c_str(), s.segments, s.bleu, s.chrf, s.copy_bleu,
+                  s.copy_chrf);
       std::fflush(stdout);
     }
   }
   moe::require(!scores.empty(), o.corpus, ": split '", o.split, "' has no pair of kinds '", o.kinds, "'");
   const moe::Json mean = averages(scores, languages.front(), train_pairs, static_cast<std::size_t>(o.high));
   const std::string signature = moe::bleu_signature(moe::BleuTokenizer::mteval13a);
-  const moe::Json all = {{"split", o.split}, {"kinds", o.kinds}, {"beam", o.beam}, {"signature", signature}, {"chrf_signature", moe::chrf_signature(moe::ChrfKind::chrf2)},
-                         {"directions", list}, {"averages", mean}};
+  const moe::Json all = {{"split", o.split},
+                         {"kinds", o.kinds},
+                         {"beam", o.beam},
+                         {"signature", signature},
+                         {"chrf_signature", moe::chrf_signature(moe::ChrfKind::chrf2)},
+                         {"directions", list},
+                         {"averages", mean}};
   if (o.json) {
     std::printf("%s\n", all.dump(2).c_str());
   } else {
     for (const auto& [name, value] : mean.items())
-      std::printf("%-12s %6d %7.1f %7.1f %11.1f %11.1f\n", name.c_str(), static_cast<int>(value["directions"].get<double>()), value["bleu"].get<double>(),
+      std::printf("%-12s %6d %7.1f %7.1f %11.1f %11.1f\n", name.c_str(),
+                  static_cast<int>(value["directions"].get<double>()), value["bleu"].get<double>(),
                   value["chrf"].get<double>(), value["copy_bleu"].get<double>(), value["copy_chrf"].get<double>());
-    std::printf("BLEU %s (tok:zh for zh, tok:char for ja)\nchrF %s\n", signature.c_str(), moe::chrf_signature(moe::ChrfKind::chrf2).c_str());
+    std::printf("BLEU %s (tok:zh for zh, tok:char for ja)\nchrF %s\n", signature.c_str(),
+                moe::chrf_signature(moe::ChrfKind::chrf2).c_str());
   }
   require_written();
   if (!o.scores.empty()) moe::atomic_write(o.scores, all.dump(2) + "\n");

@@ -1,5 +1,6 @@
-// data.hpp -- from a corpus to batches: encode every pair of the wanted kinds and directions once, build padded batches.
-// A source starts with the tag of its target language, so one model serves every direction. Read next: train.hpp.
+// data.hpp -- from a corpus to batches: encode every pair of the wanted kinds and directions once, build padded
+// batches. A source starts with the tag of its target language, so one model serves every direction. Read next:
+// train.hpp.
 #pragma once
 
 #include <algorithm>
@@ -48,9 +49,9 @@ struct EncodedDirection {
 
 /// Pairs of a split whose kind is in `kinds` ("s,t"); pairs longer than max_length on a side are left out if
 /// `drop_long`, else their source is cut. `rows` > 0 takes that many, evenly spread.
-inline EncodedDirection encode_direction(const SplitRows& split, const Direction& d, std::int32_t task, const Tokenizer& tokenizer,
-                                         const std::string& kinds, std::int64_t max_length, bool drop_long, std::int64_t rows,
-                                         std::vector<TextPair>* texts = nullptr) {
+inline EncodedDirection encode_direction(const SplitRows& split, const Direction& d, std::int32_t task,
+                                         const Tokenizer& tokenizer, const std::string& kinds, std::int64_t max_length,
+                                         bool drop_long, std::int64_t rows, std::vector<TextPair>* texts = nullptr) {
   EncodedDirection out{d, task, {}, {}};
   std::vector<TextPair> chosen;
   for (const auto& p : split.pairs(d.source, d.target))
@@ -60,8 +61,11 @@ inline EncodedDirection encode_direction(const SplitRows& split, const Direction
   for (std::size_t i = 0; i < want; ++i) {
     const TextPair& p = chosen[i * chosen.size() / want];
     Ids source = tokenizer.encode(*p.source), target = tokenizer.encode(*p.target);
-    if (drop_long && (static_cast<std::int64_t>(source.size()) + 2 > max_length || static_cast<std::int64_t>(target.size()) + 1 > max_length)) continue;
-    if (static_cast<std::int64_t>(source.size()) + 2 > max_length) source.resize(static_cast<std::size_t>(max_length - 2));
+    if (drop_long && (static_cast<std::int64_t>(source.size()) + 2 > max_length ||
+                      static_cast<std::int64_t>(target.size()) + 1 > max_length))
+      continue;
+    if (static_cast<std::int64_t>(source.size()) + 2 > max_length)
+      source.resize(static_cast<std::size_t>(max_length - 2));
     source.insert(source.begin(), tag);
     source.push_back(Tokenizer::end);
     out.source.push_back(std::move(source));
@@ -78,7 +82,8 @@ inline void make_batch(const std::vector<const Ids*>& sources, const std::vector
   b.source_length = b.target_length = 1;
   for (const auto* s : sources) b.source_length = std::max(b.source_length, static_cast<std::int64_t>(s->size()));
   for (const auto* t : targets) b.target_length = std::max(b.target_length, static_cast<std::int64_t>(t->size()) + 1);
-  const auto ns = static_cast<std::size_t>(b.rows * b.source_length), nt = static_cast<std::size_t>(b.rows * b.target_length);
+  const auto ns = static_cast<std::size_t>(b.rows * b.source_length),
+             nt = static_cast<std::size_t>(b.rows * b.target_length);
   b.source.assign(ns, Tokenizer::pad);
   b.source_valid.assign(ns, 0);
   b.target.assign(nt, Tokenizer::pad);
@@ -88,7 +93,8 @@ inline void make_batch(const std::vector<const Ids*>& sources, const std::vector
   b.label_tokens = 0;
   for (std::size_t r = 0; r < sources.size(); ++r) {
     const auto at = r * static_cast<std::size_t>(b.source_length);
-    for (std::size_t i = 0; i < sources[r]->size(); ++i) b.source[at + i] = (*sources[r])[i], b.source_valid[at + i] = 1;
+    for (std::size_t i = 0; i < sources[r]->size(); ++i)
+      b.source[at + i] = (*sources[r])[i], b.source_valid[at + i] = 1;
     if (targets.empty()) continue;
     const Ids& t = *targets[r];
     const auto to = r * static_cast<std::size_t>(b.target_length);
@@ -111,13 +117,16 @@ inline std::vector<std::uint8_t> banned_ids(const Tokenizer& tokenizer, const st
   return banned;
 }
 
-/// Translates many encoded sources: sorted by length, in batches, results in the given order. One beam is greedy search.
-inline std::vector<std::string> translate_all(Translator& model, const Tokenizer& tokenizer, const std::vector<const Ids*>& sources,
-                                              const std::vector<std::int32_t>& tasks, std::int64_t longest, std::int64_t batch_rows = 64,
-                                              std::int64_t beams = 1) {
+/// Translates many encoded sources: sorted by length, in batches, results in the given order. One beam is greedy
+/// search.
+inline std::vector<std::string> translate_all(Translator& model, const Tokenizer& tokenizer,
+                                              const std::vector<const Ids*>& sources,
+                                              const std::vector<std::int32_t>& tasks, std::int64_t longest,
+                                              std::int64_t batch_rows = 64, std::int64_t beams = 1) {
   std::vector<std::size_t> order(sources.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return sources[a]->size() > sources[b]->size(); });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return sources[a]->size() > sources[b]->size(); });
   std::vector<std::string> out(sources.size());
   HostBatch batch;
   for (std::size_t at = 0; at < order.size();) {
@@ -126,7 +135,8 @@ inline std::vector<std::string> translate_all(Translator& model, const Tokenizer
     std::vector<std::size_t> where;
     // A batch holds fewer rows when they are long: attention grows with the square of the length.
     const auto length = static_cast<std::int64_t>(sources[order[at]]->size());
-    const std::int64_t most = std::max<std::int64_t>(1, std::min(batch_rows, 16384 / std::max<std::int64_t>(1, length)));
+    const std::int64_t most =
+        std::max<std::int64_t>(1, std::min(batch_rows, 16384 / std::max<std::int64_t>(1, length)));
     for (; at < order.size() && static_cast<std::int64_t>(rows.size()) < most; ++at) {
       rows.push_back(sources[order[at]]);
       task.push_back(tasks[order[at]]);
@@ -138,7 +148,8 @@ inline std::vector<std::string> translate_all(Translator& model, const Tokenizer
     options.beams = beams;
     // Each its own room, so that an output does not depend on its company: half as long again as the source, and some.
     std::vector<sparsemoe::index_t> lengths;
-    for (const Ids* row : rows) lengths.push_back(std::min(longest, static_cast<std::int64_t>(row->size()) * 3 / 2 + 16) + 1);
+    for (const Ids* row : rows)
+      lengths.push_back(std::min(longest, static_cast<std::int64_t>(row->size()) * 3 / 2 + 16) + 1);
     options.lengths = lengths.data();
     options.max_length = *std::max_element(lengths.begin(), lengths.end());
     const auto found = model.search(batch, options);

@@ -68,19 +68,35 @@ int program(int argc, char** argv) {
   translate->add_option("--model", t.model, "Run or checkpoint")->required();
   translate->add_option("--from", t.from, "Language of the input")->capture_default_str();
   translate->add_option("--to", t.to, "Language of the output")->required();
-  translate->add_option("--batch", t.batch, "Lines decoded together")->capture_default_str()->check(CLI::Range(1, 4096));
-  translate->add_option("--max-length", t.max_length, "Most tokens of an output")->capture_default_str()->check(CLI::Range(1, 100000));
-  translate->add_option("--max-source", t.max_source, "Most tokens of an input; longer ones are cut, with a warning")->capture_default_str()->check(CLI::Range(8, 100000));
+  translate->add_option("--batch", t.batch, "Lines decoded together")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 4096));
+  translate->add_option("--max-length", t.max_length, "Most tokens of an output")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100000));
+  translate->add_option("--max-source", t.max_source, "Most tokens of an input; longer ones are cut, with a warning")
+      ->capture_default_str()
+      ->check(CLI::Range(8, 100000));
   translate->add_option("--beam", t.beam, "Beams; 1: greedy")->capture_default_str()->check(CLI::Range(1, 64));
-  translate->add_option("--nbest", t.nbest, "Translations a line, as rows: line number, score, text")->capture_default_str()->check(CLI::Range(1, 64));
-  translate->add_option("--length-penalty", t.length_penalty, "A score is the summed log-probability over (number of tokens)^this")->capture_default_str()->check(CLI::Range(-10.0, 10.0));
-  translate->add_option("--no-repeat-ngram", t.no_repeat_ngram, "No n-gram of so many tokens twice in a translation; 0: any")->capture_default_str()->check(CLI::Range(0, 1000));
+  translate->add_option("--nbest", t.nbest, "Translations a line, as rows: line number, score, text")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 64));
+  translate
+      ->add_option("--length-penalty", t.length_penalty,
+                   "A score is the summed log-probability over (number of tokens)^this")
+      ->capture_default_str()
+      ->check(CLI::Range(-10.0, 10.0));
+  translate
+      ->add_option("--no-repeat-ngram", t.no_repeat_ngram, "No n-gram of so many tokens twice in a translation; 0: any")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1000));
   translate->add_flag("--int8-experts", t.int8_experts, "Round expert weights to 8 bits first; memory stays as it is");
   translate->add_flag("--json", t.json, "A JSON object a line: source, translations with text, score and ended");
   translate->add_option("--threads", t.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
 
   nmt::SampleOptions p;
-  CLI::App* samples = app.add_subcommand("samples", "Translate a few lines of standard input into several languages, side by side");
+  CLI::App* samples =
+      app.add_subcommand("samples", "Translate a few lines of standard input into several languages, side by side");
   samples->add_option("--model", p.model, "Run or checkpoint")->required();
   samples->add_option("--from", p.from, "Language of the input")->capture_default_str();
   samples->add_option("--to", p.to, "Languages of the output")->delimiter(',')->required();
@@ -93,52 +109,72 @@ int program(int argc, char** argv) {
   evaluate->add_option("--corpus", e.corpus, "Corpus directory")->required();
   evaluate->add_option("--split", e.split, "train, dev or test")->capture_default_str();
   evaluate->add_option("--languages", e.languages, "Only these languages (beside the first)")->delimiter(',');
-  evaluate->add_option("--directions", e.directions, "both, en2xx or xx2en")->capture_default_str()->check(CLI::IsMember({"both", "en2xx", "xx2en"}));
+  evaluate->add_option("--directions", e.directions, "both, en2xx or xx2en")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"both", "en2xx", "xx2en"}));
   evaluate->add_option("--kinds", e.kinds, "Kinds of text; default: what the run was trained on");
-  evaluate->add_option("--rows", e.rows, "Rows a direction, evenly spread; 0: all")->capture_default_str()->check(CLI::Range(0, 100000000));
-  evaluate->add_option("--max-length", e.max_length, "Most tokens of a side; default: twice what the run was trained on, at least 100")->check(CLI::Range(4, 100000));
+  evaluate->add_option("--rows", e.rows, "Rows a direction, evenly spread; 0: all")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 100000000));
+  evaluate
+      ->add_option("--max-length", e.max_length,
+                   "Most tokens of a side; default: twice what the run was trained on, at least 100")
+      ->check(CLI::Range(4, 100000));
   evaluate->add_option("--beam", e.beam, "Beams; 1: greedy")->capture_default_str()->check(CLI::Range(1, 64));
-  evaluate->add_option("--high", e.high, "Training pairs above which a language counts as high-resource")->capture_default_str()->check(CLI::Range(0, 1000000000));
+  evaluate->add_option("--high", e.high, "Training pairs above which a language counts as high-resource")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1000000000));
   evaluate->add_option("--scores", e.scores, "Also write the scores to this JSON file");
   evaluate->add_option("--threads", e.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
-  evaluate->add_flag("--int8-experts", e.int8_experts, "Round expert weights to 8 bits first, to see what that costs in score; memory stays as it is");
+  evaluate->add_flag("--int8-experts", e.int8_experts,
+                     "Round expert weights to 8 bits first, to see what that costs in score; memory stays as it is");
   evaluate->add_flag("--json", e.json, "Print JSON");
 
   nmt::ExtractOptions x;
   CLI::App* extract = app.add_subcommand("extract", "Cut the sub-network of some tasks out of a task-routed model");
   extract->add_option("--model", x.model, "Run or checkpoint")->required();
   extract->add_option("--task", x.tasks, "Tasks to keep, as config.json names them: da, or en-da for pairs")
-      ->delimiter(',')->required();
+      ->delimiter(',')
+      ->required();
   extract->add_option("--out", x.out, "Directory of the sub-network, a checkpoint of its own")->required();
   extract->add_flag("--dense", x.dense, "Fold the experts of the one task into dense layers");
-  extract->add_option("--prune-by-usage", x.prune, "Also keep only the most used experts of token-routed layers: "
+  extract->add_option("--prune-by-usage", x.prune,
+                      "Also keep only the most used experts of token-routed layers: "
                       "so many (4), or those with this share of the choices (0.95)");
   extract->add_option("--corpus", x.corpus, "Corpus directory on which use is measured");
   extract->add_option("--split", x.split, "Split of it: train, dev or test")->capture_default_str();
   extract->add_option("--kinds", x.kinds, "Kinds of text; default: what the run was trained on");
   extract->add_option("--rows", x.rows, "Rows a direction, evenly spread; 0: all")
-      ->capture_default_str()->check(CLI::Range(0, 100000000));
+      ->capture_default_str()
+      ->check(CLI::Range(0, 100000000));
   extract->add_option("--max-length", x.max_length, "Most tokens of a side; default: as for evaluate")
       ->check(CLI::Range(4, 100000));
   extract->add_option("--threads", x.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
   extract->add_flag("--json", x.json, "Print JSON");
 
   nmt::RoutingOptions g;
-  CLI::App* routing = app.add_subcommand("routing", "Which experts a model uses for which direction: CSV, JSON and a page of heat maps");
+  CLI::App* routing = app.add_subcommand(
+      "routing", "Which experts a model uses for which direction: CSV, JSON and a page of heat maps");
   routing->add_option("--model", g.model, "Run or checkpoint")->required();
   routing->add_option("--corpus", g.corpus, "Corpus directory")->required();
   routing->add_option("--out", g.out, "Directory for routing.csv, routing.json and routing.html")->required();
   routing->add_option("--split", g.split, "train, dev or test")->capture_default_str();
   routing->add_option("--languages", g.languages, "Only these languages (beside the first)")->delimiter(',');
-  routing->add_option("--directions", g.directions, "both, en2xx or xx2en")->capture_default_str()->check(CLI::IsMember({"both", "en2xx", "xx2en"}));
+  routing->add_option("--directions", g.directions, "both, en2xx or xx2en")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"both", "en2xx", "xx2en"}));
   routing->add_option("--kinds", g.kinds, "Kinds of text; default: what the run was trained on");
-  routing->add_option("--rows", g.rows, "Rows a direction, evenly spread; 0: all")->capture_default_str()->check(CLI::Range(0, 100000000));
-  routing->add_option("--max-length", g.max_length, "Most tokens of a side; default: as for evaluate")->check(CLI::Range(4, 100000));
+  routing->add_option("--rows", g.rows, "Rows a direction, evenly spread; 0: all")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 100000000));
+  routing->add_option("--max-length", g.max_length, "Most tokens of a side; default: as for evaluate")
+      ->check(CLI::Range(4, 100000));
   routing->add_flag("--reference", g.reference, "Read the reference translations instead of decoding");
   routing->add_option("--threads", g.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
 
   nmt::StudySettings study_settings;
-  CLI::App* study = app.add_subcommand("study", "Train, score, extract and time the routing strategies of the task-MoE paper's Table 1");
+  CLI::App* study = app.add_subcommand(
+      "study", "Train, score, extract and time the routing strategies of the task-MoE paper's Table 1");
   sparsemoe::add_options(*study, study_settings);
 
   std::string run, out;

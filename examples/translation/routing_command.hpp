@@ -24,17 +24,19 @@ struct RoutingOptions {
 namespace detail {
 
 /// Adds one batch's choices, summed over tasks, to the row of the group it belongs to.
-inline void count_use(const std::vector<NamedStatistics>& statistics, const std::vector<std::string>& groups, std::size_t group,
-                      std::vector<moe::ExpertUse>& use) {
+inline void count_use(const std::vector<NamedStatistics>& statistics, const std::vector<std::string>& groups,
+                      std::size_t group, std::vector<moe::ExpertUse>& use) {
   if (use.empty())
     for (const auto& s : statistics) {
       const auto& r = s.layer.routing;
-      use.push_back({s.stack, s.router, s.layer.layer, r.experts, groups, std::vector<std::int64_t>(groups.size() * static_cast<std::size_t>(r.experts), 0)});
+      use.push_back({s.stack, s.router, s.layer.layer, r.experts, groups,
+                     std::vector<std::int64_t>(groups.size() * static_cast<std::size_t>(r.experts), 0)});
     }
   for (std::size_t l = 0; l < use.size(); ++l) {
     const auto& r = statistics[l].layer.routing;
     for (moe::index_t e = 0; e < r.experts; ++e)
-      use[l].counts[group * static_cast<std::size_t>(r.experts) + static_cast<std::size_t>(e)] += r.load[static_cast<std::size_t>(e)];
+      use[l].counts[group * static_cast<std::size_t>(r.experts) + static_cast<std::size_t>(e)] +=
+          r.load[static_cast<std::size_t>(e)];
   }
 }
 
@@ -63,7 +65,8 @@ inline int routing(RoutingOptions o) {
   std::vector<std::string> groups;
   for (const auto& d : directions_of(languages, o.directions)) {
     if (!loaded.file.serves(d.source, d.target)) continue;
-    auto encoded = encode_direction(split, d, loaded.file.task_of(d.source, d.target), *loaded.tokenizer, o.kinds, o.max_length, false, o.rows);
+    auto encoded = encode_direction(split, d, loaded.file.task_of(d.source, d.target), *loaded.tokenizer, o.kinds,
+                                    o.max_length, false, o.rows);
     if (encoded.source.empty()) continue;
     groups.push_back(d.name());
     all.push_back({d, std::move(encoded)});
@@ -76,7 +79,8 @@ inline int routing(RoutingOptions o) {
     std::vector<const Ids*> sources, targets;
     for (const auto& ids : rows.source) sources.push_back(&ids);
     if (!o.reference) {
-      const auto outputs = translate_all(*loaded.translator, *loaded.tokenizer, sources, std::vector<std::int32_t>(sources.size(), rows.task), o.max_length);
+      const auto outputs = translate_all(*loaded.translator, *loaded.tokenizer, sources,
+                                         std::vector<std::int32_t>(sources.size(), rows.task), o.max_length);
       for (std::size_t i = 0; i < outputs.size(); ++i) rows.target[i] = loaded.tokenizer->encode(outputs[i]);
     }
     for (std::size_t at = 0; at < rows.source.size(); at += 32) {
@@ -93,13 +97,15 @@ inline int routing(RoutingOptions o) {
   fs::create_directories(o.out);
   moe::atomic_write(fs::path(o.out) / "routing.csv", moe::routing_csv(use));
   moe::write_json(fs::path(o.out) / "routing.json", moe::routing_json(use));
-  moe::write_routing_report(use, "Routing of " + o.model + " on " + o.split, "direction", fs::path(o.out) / "routing.html");
+  moe::write_routing_report(use, "Routing of " + o.model + " on " + o.split, "direction",
+                            fs::path(o.out) / "routing.html");
   for (const auto& u : use) {
     double mean = 0;
-    for (std::size_t g = 0; g < groups.size(); ++g) mean += moe::entropy_bits(u.shares(g)) / static_cast<double>(groups.size());
+    for (std::size_t g = 0; g < groups.size(); ++g)
+      mean += moe::entropy_bits(u.shares(g)) / static_cast<double>(groups.size());
     std::printf("%s layer %lld (%s): %zu of %lld experts unused, mean entropy %.2f of %.2f bits\n", u.stack.c_str(),
-                static_cast<long long>(u.layer), u.router.c_str(), u.dead().size(), static_cast<long long>(u.experts), mean,
-                std::log2(static_cast<double>(u.experts)));
+                static_cast<long long>(u.layer), u.router.c_str(), u.dead().size(), static_cast<long long>(u.experts),
+                mean, std::log2(static_cast<double>(u.experts)));
   }
   require_written();
   return 0;

@@ -31,8 +31,15 @@ struct TrainerState {
 };
 
 inline moe::Json to_json(const TrainerState& s) {
-  return {{"step", s.step}, {"tokens", s.tokens}, {"seconds", s.seconds}, {"pool", s.sampler.pool}, {"batch", s.sampler.batch},
-          {"updates", s.numbers.step}, {"skipped", s.numbers.skipped}, {"good", s.numbers.good}, {"loss_scale", s.numbers.loss_scale}};
+  return {{"step", s.step},
+          {"tokens", s.tokens},
+          {"seconds", s.seconds},
+          {"pool", s.sampler.pool},
+          {"batch", s.sampler.batch},
+          {"updates", s.numbers.step},
+          {"skipped", s.numbers.skipped},
+          {"good", s.numbers.good},
+          {"loss_scale", s.numbers.loss_scale}};
 }
 
 /// The right to write into a run's directory, while the object lives: two trainers would delete each other's files.
@@ -63,8 +70,8 @@ inline TrainerState trainer_state(const fs::path& path) {
   } catch (const moe::Json::exception& problem) {
     moe::fail_file(path, "not a trainer's state: ", problem.what());
   }
-  const bool sound = s.step >= 0 && s.tokens >= 0 && s.seconds >= 0 && s.numbers.step >= 0 && s.numbers.skipped >= 0 && s.numbers.good >= 0 &&
-                     s.numbers.loss_scale >= 1 && std::isfinite(s.numbers.loss_scale);
+  const bool sound = s.step >= 0 && s.tokens >= 0 && s.seconds >= 0 && s.numbers.step >= 0 && s.numbers.skipped >= 0 &&
+                     s.numbers.good >= 0 && s.numbers.loss_scale >= 1 && std::isfinite(s.numbers.loss_scale);
   if (!sound) moe::fail_file(path, "not a trainer's state: a number is out of range");
   return s;
 }
@@ -98,7 +105,8 @@ inline fs::path model_directory(const fs::path& path) {
     return path;
   }
   const auto found = moe::find_checkpoint(path);
-  moe::require(found.has_value(), path.string(), ": neither a checkpoint (no config.json) nor a run with one (no step-N)");
+  moe::require(found.has_value(), path.string(),
+               ": neither a checkpoint (no config.json) nor a run with one (no step-N)");
   for (const auto& sentence : found->refused) std::fprintf(stderr, "warning: %s\n", sentence.c_str());
   return found->path;
 }
@@ -139,7 +147,8 @@ inline LoadedModel load_model(const fs::path& path, std::int64_t threads) {
   const auto bytes = static_cast<double>(moe::File::open_read(weights).size());
   const double parameters = request.file.matrix_parameters();
   if (2 * parameters > bytes)
-    moe::fail_file(weights, "has ", moe::short_number(bytes), "B, too few for the ", moe::short_number(parameters), " parameters that config.json describes");
+    moe::fail_file(weights, "has ", moe::short_number(bytes), "B, too few for the ", moe::short_number(parameters),
+                   " parameters that config.json describes");
   auto translator = make_translator(request);
   translator->load(directory, false);
   return {request.file, std::move(tokenizer), std::move(translator)};

@@ -26,16 +26,18 @@ struct DirectionScore {
 inline std::int64_t scoring_length(std::int64_t trained) { return std::max<std::int64_t>(100, 2 * trained); }
 
 /// Decodes up to `rows` pairs (0: all) of one direction and scores them.
-inline DirectionScore score_direction(Translator& model, const ModelFile& file, const Tokenizer& tokenizer, const SplitRows& split,
-                                      const Direction& d, const std::string& kinds, std::int64_t max_length, std::int64_t rows,
-                                      std::int64_t beams = 1) {
+inline DirectionScore score_direction(Translator& model, const ModelFile& file, const Tokenizer& tokenizer,
+                                      const SplitRows& split, const Direction& d, const std::string& kinds,
+                                      std::int64_t max_length, std::int64_t rows, std::int64_t beams = 1) {
   std::vector<TextPair> texts;
-  const auto encoded = encode_direction(split, d, file.task_of(d.source, d.target), tokenizer, kinds, max_length, false, rows, &texts);
+  const auto encoded =
+      encode_direction(split, d, file.task_of(d.source, d.target), tokenizer, kinds, max_length, false, rows, &texts);
   DirectionScore s{d, 0, 0, 0, 0, texts.size()};
   if (texts.empty()) return s;
   std::vector<const Ids*> sources;
   for (const auto& ids : encoded.source) sources.push_back(&ids);
-  const auto hypotheses = translate_all(model, tokenizer, sources, std::vector<std::int32_t>(sources.size(), encoded.task), max_length, 64, beams);
+  const auto hypotheses = translate_all(model, tokenizer, sources,
+                                        std::vector<std::int32_t>(sources.size(), encoded.task), max_length, 64, beams);
   std::vector<std::string> references, copies;
   for (const auto& t : texts) references.push_back(*t.target), copies.push_back(*t.source);
   const auto kind = moe::bleu_tokenizer_for(d.target);
@@ -53,8 +55,14 @@ inline moe::Json averages(const std::vector<DirectionScore>& scores, const std::
   const auto add = [&](const char* name, auto&& wanted) {
     double bleu = 0, chrf = 0, copy_bleu = 0, copy_chrf = 0, n = 0;
     for (const auto& s : scores)
-      if (s.segments > 0 && wanted(s)) bleu += s.bleu, chrf += s.chrf, copy_bleu += s.copy_bleu, copy_chrf += s.copy_chrf, n += 1;
-    if (n > 0) out[name] = {{"bleu", bleu / n}, {"chrf", chrf / n}, {"copy_bleu", copy_bleu / n}, {"copy_chrf", copy_chrf / n}, {"directions", n}};
+      if (s.segments > 0 && wanted(s))
+        bleu += s.bleu, chrf += s.chrf, copy_bleu += s.copy_bleu, copy_chrf += s.copy_chrf, n += 1;
+    if (n > 0)
+      out[name] = {{"bleu", bleu / n},
+                   {"chrf", chrf / n},
+                   {"copy_bleu", copy_bleu / n},
+                   {"copy_chrf", copy_chrf / n},
+                   {"directions", n}};
   };
   const auto high = [&](const DirectionScore& s) {
     const auto it = train_pairs.find(s.direction.source == pivot ? s.direction.target : s.direction.source);

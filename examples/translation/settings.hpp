@@ -1,6 +1,6 @@
-// settings.hpp -- every knob of the program as a plain value: the model's (saved as config.json with each checkpoint) and
-// the training run's. One field list drives long options, JSON config files and what is saved with the run.
-// Read next: translator.hpp for what is made of them, train.hpp for their use.
+// settings.hpp -- every knob of the program as a plain value: the model's (saved as config.json with each checkpoint)
+// and the training run's. One field list drives long options, JSON config files and what is saved with the run. Read
+// next: translator.hpp for what is made of them, train.hpp for their use.
 #pragma once
 
 #include <algorithm>
@@ -57,32 +57,45 @@ struct ModelSettings {
   }
   void check() const {
     using sparsemoe::require;
-    const std::vector<std::string> routers = {"token", "switch", "gshard", "sentence", "task", "static", "hash", "dense"};
-    const auto known = [](const std::vector<std::string>& v, const std::string& s) { return std::find(v.begin(), v.end(), s) != v.end(); };
+    const std::vector<std::string> routers = {"token", "switch", "gshard", "sentence",
+                                              "task",  "static", "hash",   "dense"};
+    const auto known = [](const std::vector<std::string>& v, const std::string& s) {
+      return std::find(v.begin(), v.end(), s) != v.end();
+    };
     require(known({"fp32", "bf16"}, precision), "precision must be fp32 or bf16, not '", precision, "'");
     bool can_drop = false;
     for (const auto& r : {encoder_router, decoder_router}) {
       const std::string near = sparsemoe::closest_name(r, routers);
-      require(known(routers, r), "there is no router '", r, "': choose token, switch, gshard, sentence, task, static, hash or dense",
+      require(known(routers, r), "there is no router '", r,
+              "': choose token, switch, gshard, sentence, task, static, hash or dense",
               near.empty() ? "" : "; did you mean " + near + "?");
       can_drop = can_drop || has_capacity(r);
     }
     require(known({"target", "pair"}, task), "task must be target or pair, not '", task, "'");
     require(known({"balanced", "random"}, hash_table), "hash_table must be balanced or random, not '", hash_table, "'");
-    require(heads >= 1 && width >= 1 && width % heads == 0, "width must be a multiple of heads, not ", width, " and ", heads);
-    require(hidden >= 1 && encoder_layers >= 1 && decoder_layers >= 1, "hidden, encoder_layers and decoder_layers must be at least 1, not ",
-            hidden, ", ", encoder_layers, " and ", decoder_layers);
+    require(heads >= 1 && width >= 1 && width % heads == 0, "width must be a multiple of heads, not ", width, " and ",
+            heads);
+    require(hidden >= 1 && encoder_layers >= 1 && decoder_layers >= 1,
+            "hidden, encoder_layers and decoder_layers must be at least 1, not ", hidden, ", ", encoder_layers, " and ",
+            decoder_layers);
     require(width <= 65536 && hidden <= 1048576 && experts <= 65536 && encoder_layers <= 1000 && decoder_layers <= 1000,
             "a size is beyond what this program supports (width 65536, hidden 1048576, experts 65536, layers 1000)");
     require(experts >= 1, "experts must be at least 1, not ", experts);
-    require(sparse_every >= 0 && group >= 0, "sparse_every and group must not be negative, not ", sparse_every, " and ", group);
-    require(capacity_factor >= 0 && eval_capacity_factor >= 0, "capacity_factor and eval_capacity_factor must not be negative, not ",
-            capacity_factor, " and ", eval_capacity_factor);
+    require(sparse_every >= 0 && group >= 0, "sparse_every and group must not be negative, not ", sparse_every, " and ",
+            group);
+    require(capacity_factor >= 0 && eval_capacity_factor >= 0,
+            "capacity_factor and eval_capacity_factor must not be negative, not ", capacity_factor, " and ",
+            eval_capacity_factor);
     require(can_drop || (capacity_factor <= 0 && eval_capacity_factor <= 0),
-            "capacity_factor is for token, switch, gshard and hash routing; sentence, task, static and dense layers drop nothing");
-    for (const auto& [name, value] : {std::pair{"dropout", dropout}, {"expert_dropout", expert_dropout}, {"jitter", jitter}, {"label_smoothing", label_smoothing}})
+            "capacity_factor is for token, switch, gshard and hash routing; sentence, task, static and dense layers "
+            "drop nothing");
+    for (const auto& [name, value] : {std::pair{"dropout", dropout},
+                                      {"expert_dropout", expert_dropout},
+                                      {"jitter", jitter},
+                                      {"label_smoothing", label_smoothing}})
       require(value >= 0 && value < 1, name, " must be at least 0 and less than 1, not ", value);
-    require(balance_loss >= 0 && z_loss >= 0, "balance_loss and z_loss must not be negative, not ", balance_loss, " and ", z_loss);
+    require(balance_loss >= 0 && z_loss >= 0, "balance_loss and z_loss must not be negative, not ", balance_loss,
+            " and ", z_loss);
     require(init_scale > 0, "init_scale must be positive, not ", init_scale);
   }
   /// Whether a capacity limits the experts of a stack with this router.
@@ -111,7 +124,8 @@ struct ModelFile {
     f("vocabulary", vocabulary, "entries of the tokenizer");
     f("languages", languages, "languages, English first");
     f("tasks", tasks, "task names, by task number");
-    f("encoder_experts", encoder_experts, "experts of each encoder layer, 0 if dense; none: by experts and sparse_every");
+    f("encoder_experts", encoder_experts,
+      "experts of each encoder layer, 0 if dense; none: by experts and sparse_every");
     f("decoder_experts", decoder_experts, "experts of each decoder layer");
     f("encoder_hidden", encoder_hidden, "hidden width of each encoder layer; none: hidden");
     f("decoder_hidden", decoder_hidden, "hidden width of each decoder layer");
@@ -145,8 +159,11 @@ struct ModelFile {
   /// "encoder" or "decoder", layer by layer.
   StackSettings stack(const std::string& name) const {
     const bool encoder = name == "encoder";
-    StackSettings s{name, encoder ? model.encoder_router : model.decoder_router,
-                    encoder ? model.encoder_layers : model.decoder_layers, {}, {}};
+    StackSettings s{name,
+                    encoder ? model.encoder_router : model.decoder_router,
+                    encoder ? model.encoder_layers : model.decoder_layers,
+                    {},
+                    {}};
     const auto& experts = encoder ? encoder_experts : decoder_experts;
     const auto& hidden = encoder ? encoder_hidden : decoder_hidden;
     for (std::int64_t l = 0; l < s.layers; ++l) {
@@ -163,8 +180,8 @@ struct ModelFile {
     for (const auto& [name, attentions] : {std::pair{"encoder", 1.0}, {"decoder", 2.0}}) {
       const StackSettings s = stack(name);
       for (std::size_t l = 0; l < s.experts.size(); ++l)
-        n += 4 * w * w * attentions + 2 * w * static_cast<double>(s.hidden[l]) *
-                                          static_cast<double>(std::max<std::int64_t>(1, s.experts[l]));
+        n += 4 * w * w * attentions +
+             2 * w * static_cast<double>(s.hidden[l]) * static_cast<double>(std::max<std::int64_t>(1, s.experts[l]));
     }
     return n;
   }
@@ -202,7 +219,8 @@ struct TrainSettings {
   double minutes = 0;
   double temperature = 5;
   std::int64_t tokens = 2048, max_length = 128, accumulate = 1;
-  std::int64_t validate_every = 1000, validate_rows = 200, bleu_rows = 20, log_every = 50, checkpoint_every = 1000, keep = 2;
+  std::int64_t validate_every = 1000, validate_rows = 200, bleu_rows = 20, log_every = 50, checkpoint_every = 1000,
+               keep = 2;
   double checkpoint_minutes = 5;
   std::uint64_t seed = 1;
   std::int64_t threads = 0;
@@ -244,17 +262,24 @@ struct TrainSettings {
   void check() const {
     using sparsemoe::require;
     model.check();
-    require(directions == "both" || directions == "en2xx" || directions == "xx2en", "directions must be both, en2xx or xx2en, not '", directions, "'");
+    require(directions == "both" || directions == "en2xx" || directions == "xx2en",
+            "directions must be both, en2xx or xx2en, not '", directions, "'");
     require(learning_rate > 0, "learning_rate must be positive, not ", learning_rate);
-    require(steps >= 1 && tokens >= 16 && max_length >= 4 && accumulate >= 1 && log_every >= 1 && keep >= 1 && checkpoint_every >= 1 && validate_every >= 1,
-            "steps, accumulate, log_every, validate_every, checkpoint_every and keep must be at least 1, max_length at least 4, tokens at least 16");
-    require(max_length + 2 <= tokens, "tokens (", tokens, ") must hold one pair of max_length (", max_length, ") and its end");
+    require(steps >= 1 && tokens >= 16 && max_length >= 4 && accumulate >= 1 && log_every >= 1 && keep >= 1 &&
+                checkpoint_every >= 1 && validate_every >= 1,
+            "steps, accumulate, log_every, validate_every, checkpoint_every and keep must be at least 1, max_length at "
+            "least 4, tokens at least 16");
+    require(max_length + 2 <= tokens, "tokens (", tokens, ") must hold one pair of max_length (", max_length,
+            ") and its end");
     require(steps <= 100000000, "steps must be at most 100000000, not ", steps);
-    require(clip >= 0 && weight_decay >= 0 && warmup >= 0, "clip, weight_decay and warmup must not be negative, not ", clip, ", ", weight_decay, " and ", warmup);
-    require(beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1, "beta1 and beta2 must be at least 0 and less than 1, not ", beta1, " and ", beta2);
+    require(clip >= 0 && weight_decay >= 0 && warmup >= 0, "clip, weight_decay and warmup must not be negative, not ",
+            clip, ", ", weight_decay, " and ", warmup);
+    require(beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1,
+            "beta1 and beta2 must be at least 0 and less than 1, not ", beta1, " and ", beta2);
     require(floor >= 0 && floor <= 1, "floor must be between 0 and 1, not ", floor);
-    require(validate_rows >= 0 && bleu_rows >= 0 && checkpoint_minutes >= 0, "validate_rows, bleu_rows and checkpoint_minutes must not be negative, not ",
-            validate_rows, ", ", bleu_rows, " and ", checkpoint_minutes);
+    require(validate_rows >= 0 && bleu_rows >= 0 && checkpoint_minutes >= 0,
+            "validate_rows, bleu_rows and checkpoint_minutes must not be negative, not ", validate_rows, ", ",
+            bleu_rows, " and ", checkpoint_minutes);
     require(minutes >= 0 && temperature > 0, "minutes must not be negative, and temperature must be positive");
     require(threads >= 0 && threads <= 1024, "threads must be between 0 and 1024, not ", threads);
     (void)sparsemoe::schedule_kind(schedule);

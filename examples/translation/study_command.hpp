@@ -1,6 +1,6 @@
-// study_command.hpp -- the command `study`: the rows of Kudugunta et al. 2021, Table 1, trained from one config file with
-// equal seeds, data and steps, then scored, extracted and timed. A folder a run; what is finished is not done again.
-// Read next: train.hpp, extract_command.hpp.
+// study_command.hpp -- the command `study`: the rows of Kudugunta et al. 2021, Table 1, trained from one config file
+// with equal seeds, data and steps, then scored, extracted and timed. A folder a run; what is finished is not done
+// again. Read next: train.hpp, extract_command.hpp.
 #pragma once
 
 #include <algorithm>
@@ -27,17 +27,24 @@ struct StudyRow {
     std::replace(f.begin(), f.end(), '/', '-');
     return f;
   }
-  bool extractable() const { return encoder == "task" || encoder == "static" || decoder == "task" || decoder == "static"; }
+  bool extractable() const {
+    return encoder == "task" || encoder == "static" || decoder == "task" || decoder == "static";
+  }
 };
 
 inline const std::vector<StudyRow>& study_rows() {
-  static const std::vector<StudyRow> rows = {
-      {"dense", "dense", "dense", "target"},         {"static", "static", "static", "target"},
-      {"sentence/sentence", "sentence", "sentence", "target"}, {"token/token", "token", "token", "target"},
-      {"pair/pair", "task", "task", "pair"},         {"target/target", "task", "task", "target"},
-      {"pair/token", "task", "token", "pair"},       {"target/token", "task", "token", "target"},
-      {"token/pair", "token", "task", "pair"},       {"token/target", "token", "task", "target"},
-      {"switch", "switch", "switch", "target"},      {"hash", "hash", "hash", "target"}};
+  static const std::vector<StudyRow> rows = {{"dense", "dense", "dense", "target"},
+                                             {"static", "static", "static", "target"},
+                                             {"sentence/sentence", "sentence", "sentence", "target"},
+                                             {"token/token", "token", "token", "target"},
+                                             {"pair/pair", "task", "task", "pair"},
+                                             {"target/target", "task", "task", "target"},
+                                             {"pair/token", "task", "token", "pair"},
+                                             {"target/token", "task", "token", "target"},
+                                             {"token/pair", "token", "task", "pair"},
+                                             {"token/target", "token", "task", "target"},
+                                             {"switch", "switch", "switch", "target"},
+                                             {"hash", "hash", "hash", "target"}};
   return rows;
 }
 
@@ -63,9 +70,11 @@ struct StudySettings {
     moe::require(seeds >= 1 && eval_rows >= 0 && speed_rows >= 0 && speed_rounds >= 1,
                  "seeds and speed_rounds must be at least 1, eval_rows and speed_rows not negative");
     for (const auto& r : rows)
-      moe::require(std::any_of(study_rows().begin(), study_rows().end(), [&](const StudyRow& s) { return s.name == r; }),
-                   "there is no study row '", r, "'; the rows are dense, static, sentence/sentence, token/token, pair/pair, target/target, "
-                   "pair/token, target/token, token/pair, token/target, switch and hash");
+      moe::require(
+          std::any_of(study_rows().begin(), study_rows().end(), [&](const StudyRow& s) { return s.name == r; }),
+          "there is no study row '", r,
+          "'; the rows are dense, static, sentence/sentence, token/token, pair/pair, target/target, "
+          "pair/token, target/token, token/pair, token/target, switch and hash");
   }
 };
 
@@ -82,9 +91,11 @@ class Study {
       StudySettings before;
       moe::load_config(saved, before);
       moe::Json a = moe::to_json(before), b = moe::to_json(s_);
-      for (const char* free : {"rows", "seeds", "eval_rows", "split", "speed_rows", "speed_rounds", "threads", "out"}) a.erase(free), b.erase(free);
+      for (const char* free : {"rows", "seeds", "eval_rows", "split", "speed_rows", "speed_rounds", "threads", "out"})
+        a.erase(free), b.erase(free);
       for (const auto& [key, value] : a.items())
-        moe::require(value == b[key], saved.string(), ": ", key, " was ", value.dump(), " for the runs that are there, not ", b[key].dump(), "; choose another --out");
+        moe::require(value == b[key], saved.string(), ": ", key, " was ", value.dump(),
+                     " for the runs that are there, not ", b[key].dump(), "; choose another --out");
     }
     moe::save_config(saved, s_);
   }
@@ -98,7 +109,8 @@ class Study {
         std::fprintf(stderr, "== %s, seed %lld\n", row.name.c_str(), static_cast<long long>(seed));
         if (const int status = train(row, seed, at); status != 0) return status;
         EvaluateOptions e;
-        e.model = at.string(), e.corpus = s_.train.corpus, e.split = s_.split, e.rows = s_.eval_rows, e.threads = s_.train.threads;
+        e.model = at.string(), e.corpus = s_.train.corpus, e.split = s_.split, e.rows = s_.eval_rows,
+        e.threads = s_.train.threads;
         e.scores = (at / "scores.json").string();
         evaluate(e);
       }
@@ -110,20 +122,25 @@ class Study {
   }
 
  private:
-  fs::path folder(const StudyRow& row, std::int64_t seed) const { return out_ / row.folder() / ("seed-" + std::to_string(seed)); }
+  fs::path folder(const StudyRow& row, std::int64_t seed) const {
+    return out_ / row.folder() / ("seed-" + std::to_string(seed));
+  }
 
   int train(const StudyRow& row, std::int64_t seed, const fs::path& at) const {
     TrainSettings t = s_.train;
     t.out = at.string();
     t.seed = static_cast<std::uint64_t>(seed);
     t.model.encoder_router = row.encoder, t.model.decoder_router = row.decoder, t.model.task = row.task;
-    if (!ModelSettings::has_capacity(row.encoder) && !ModelSettings::has_capacity(row.decoder)) t.model.capacity_factor = t.model.eval_capacity_factor = 0;
+    if (!ModelSettings::has_capacity(row.encoder) && !ModelSettings::has_capacity(row.decoder))
+      t.model.capacity_factor = t.model.eval_capacity_factor = 0;
     const bool resume = fs::exists(at / "settings.json");
     return TrainingRun(t, resume).run();
   }
 
   /// The direction whose task is extracted and whose sentences are timed: from English into the first language.
-  std::pair<std::string, std::string> direction(const ModelFile& file) const { return {file.languages.at(0), file.languages.at(1)}; }
+  std::pair<std::string, std::string> direction(const ModelFile& file) const {
+    return {file.languages.at(0), file.languages.at(1)};
+  }
 
   void extract(const StudyRow& row) const {
     const ModelFile file = read_model_file(model_directory(folder(row, 1)));
@@ -147,8 +164,8 @@ class Study {
       return b;
     }
   };
-  /// Greedy decoding of the same sentences by every model, in turn, several rounds: a slow moment of the machine hits all.
-  /// Tokens are those of the outputs' text, encoded again, and an end each.
+  /// Greedy decoding of the same sentences by every model, in turn, several rounds: a slow moment of the machine hits
+  /// all. Tokens are those of the outputs' text, encoded again, and an end each.
   void time_all() {
     if (s_.speed_rows == 0) return;
     for (const auto& row : rows_) {
@@ -165,11 +182,13 @@ class Study {
         if (corpus.splits.empty()) corpus = load_corpus(s_.train.corpus, {source, target});
         const Direction d{source, target};
         const std::int64_t longest = scoring_length(s_.train.max_length);
-        const auto rows = encode_direction(corpus.split(s_.split), d, loaded.file.task_of(source, target), *loaded.tokenizer, s_.train.kinds, longest, false, s_.speed_rows);
+        const auto rows = encode_direction(corpus.split(s_.split), d, loaded.file.task_of(source, target),
+                                           *loaded.tokenizer, s_.train.kinds, longest, false, s_.speed_rows);
         std::vector<const Ids*> sources;
         for (const auto& ids : rows.source) sources.push_back(&ids);
         const std::vector<std::int32_t> tasks(sources.size(), rows.task);
-        translate_all(*loaded.translator, *loaded.tokenizer, {sources.begin(), sources.begin() + 1}, {rows.task}, longest, 1);
+        translate_all(*loaded.translator, *loaded.tokenizer, {sources.begin(), sources.begin() + 1}, {rows.task},
+                      longest, 1);
         for (const std::int64_t batch : {1, 8, 64}) {
           const auto start = std::chrono::steady_clock::now();
           const auto texts = translate_all(*loaded.translator, *loaded.tokenizer, sources, tasks, longest, batch);
@@ -185,7 +204,9 @@ class Study {
   struct Spread {
     double mean = 0, deviation = 0;
     std::size_t n = 0;
-    std::string text() const { return moe::detail::fixed(mean, 1) + (n > 1 ? " ± " + moe::detail::fixed(deviation, 1) : ""); }
+    std::string text() const {
+      return moe::detail::fixed(mean, 1) + (n > 1 ? " ± " + moe::detail::fixed(deviation, 1) : "");
+    }
   };
   static Spread spread(const std::vector<double>& v) {
     Spread s;
@@ -197,8 +218,11 @@ class Study {
   }
 
   void write() const {
-    moe::Table means{{"routing (encoder/decoder)", "BLEU", "xx2en", "en2xx", "high", "low", "chrF", "parameters", "serving one task"}, {}};
-    moe::Table languages{{"routing"}, {}}, speed{{"model", "batch 1", "batch 8", "batch 64", "peak, of token/token"}, {}};
+    moe::Table means{{"routing (encoder/decoder)", "BLEU", "xx2en", "en2xx", "high", "low", "chrF", "parameters",
+                      "serving one task"},
+                     {}};
+    moe::Table languages{{"routing"}, {}},
+        speed{{"model", "batch 1", "batch 8", "batch 64", "peak, of token/token"}, {}};
     moe::Json all = moe::Json::array(), times = moe::Json::array();
     double token_peak = 0;
     for (const auto& t : timed_)
@@ -209,11 +233,14 @@ class Study {
         const moe::Json scores = moe::read_json(folder(row, seed) / "scores.json");
         for (const auto& [name, v] : scores["averages"].items())
           value["bleu " + name].push_back(v["bleu"]), value["chrf " + name].push_back(v["chrf"]);
-        for (const auto& d : scores["directions"]) value["bleu " + d["direction"].get<std::string>()].push_back(d["bleu"]);
+        for (const auto& d : scores["directions"])
+          value["bleu " + d["direction"].get<std::string>()].push_back(d["bleu"]);
         if (languages.columns.size() == 1)
           for (const auto& d : scores["directions"]) languages.columns.push_back(d["direction"].get<std::string>());
       }
-      const auto text = [&](const std::string& key) { return value.count(key) != 0 ? spread(value.at(key)).text() : std::string("-"); };
+      const auto text = [&](const std::string& key) {
+        return value.count(key) != 0 ? spread(value.at(key)).text() : std::string("-");
+      };
       const fs::path extraction = out_ / row.folder() / "extracted" / "extraction.json";
       double parameters = 0, serving = 0;
       if (fs::exists(extraction)) {
@@ -222,29 +249,37 @@ class Study {
       } else {
         parameters = serving = static_cast<double>(load_model(folder(row, 1), 1).translator->parameters());
       }
-      means.rows.push_back({row.name, text("bleu all"), text("bleu xx2en"), text("bleu en2xx"), text("bleu high"), text("bleu low"), text("chrf all"),
-                            moe::short_number(parameters), moe::short_number(serving)});
+      means.rows.push_back({row.name, text("bleu all"), text("bleu xx2en"), text("bleu en2xx"), text("bleu high"),
+                            text("bleu low"), text("chrf all"), moe::short_number(parameters),
+                            moe::short_number(serving)});
       std::vector<std::string> line = {row.name};
       for (std::size_t i = 1; i < languages.columns.size(); ++i) line.push_back(text("bleu " + languages.columns[i]));
       languages.rows.push_back(line);
-      moe::Json record = {{"row", row.name}, {"seeds", s_.seeds}, {"parameters", parameters}, {"serving_parameters", serving}};
+      moe::Json record = {
+          {"row", row.name}, {"seeds", s_.seeds}, {"parameters", parameters}, {"serving_parameters", serving}};
       for (const auto& [key, v] : value) record[key] = {{"mean", spread(v).mean}, {"deviation", spread(v).deviation}};
       all.push_back(record);
     }
     for (const auto& t : timed_) {
       std::vector<std::string> line = {t.name};
       moe::Json by_batch = moe::Json::object();
-      for (const auto& [batch, v] : t.tokens_per_second) line.push_back(moe::detail::fixed(v, 0)), by_batch[std::to_string(batch)] = v;
+      for (const auto& [batch, v] : t.tokens_per_second)
+        line.push_back(moe::detail::fixed(v, 0)), by_batch[std::to_string(batch)] = v;
       line.push_back(token_peak > 0 ? moe::detail::fixed(t.best() / token_peak, 2) : "-");
       speed.rows.push_back(line);
-      times.push_back({{"model", t.name}, {"tokens_per_second", by_batch}, {"peak_of_token_token", token_peak > 0 ? t.best() / token_peak : 0}});
+      times.push_back({{"model", t.name},
+                       {"tokens_per_second", by_batch},
+                       {"peak_of_token_token", token_peak > 0 ? t.best() / token_peak : 0}});
     }
     moe::write_json(out_ / "study.json", {{"rows", all}, {"throughput", times}, {"settings", moe::to_json(s_)}});
-    moe::atomic_write(out_ / "study.md", "## Routing strategies\n\n" + markdown(means) + "\n## BLEU by direction\n\n" + markdown(languages) +
-                                             "\n## Greedy decoding, tokens a second\n\n" + markdown(speed));
+    moe::atomic_write(out_ / "study.md", "## Routing strategies\n\n" + markdown(means) + "\n## BLEU by direction\n\n" +
+                                             markdown(languages) + "\n## Greedy decoding, tokens a second\n\n" +
+                                             markdown(speed));
     moe::HtmlReport page("Routing strategies", "written by sparsemoe " SPARSEMOE_VERSION);
     page.section("Scores");
-    page.paragraph("Equal data, steps and seeds; mean and standard deviation over seeds. Serving one task: the parameters of its extracted sub-network.");
+    page.paragraph(
+        "Equal data, steps and seeds; mean and standard deviation over seeds. Serving one task: the parameters of its "
+        "extracted sub-network.");
     page.table(means);
     page.section("BLEU by direction");
     page.table(languages);
@@ -257,7 +292,8 @@ class Study {
 
   static std::string markdown(const moe::Table& table) {
     std::string out = "|", rule = "|";
-    for (std::size_t c = 0; c < table.columns.size(); ++c) out += " " + table.columns[c] + " |", rule += c == 0 ? "---|" : "---:|";
+    for (std::size_t c = 0; c < table.columns.size(); ++c)
+      out += " " + table.columns[c] + " |", rule += c == 0 ? "---|" : "---:|";
     out += "\n" + rule + "\n";
     for (const auto& row : table.rows) {
       out += "|";

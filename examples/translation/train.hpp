@@ -1,11 +1,11 @@
-// train.hpp -- the command `train`: batches, steps, logs, validation, checkpoints, resume, and a clean stop on a signal.
-// A run is a function of its settings and corpus: resumed, it has the bits of an uninterrupted one (but for --minutes,
-// whose learning rate follows the clock). Read next: run_files.hpp, scoring.hpp.
+// train.hpp -- the command `train`: batches, steps, logs, validation, checkpoints, resume, and a clean stop on a
+// signal. A run is a function of its settings and corpus: resumed, it has the bits of an uninterrupted one (but for
+// --minutes, whose learning rate follows the clock). Read next: run_files.hpp, scoring.hpp.
 #pragma once
 
 #include <chrono>
-#include <csignal>
 #include <cmath>
+#include <csignal>
 
 #include "data.hpp"
 #include "run_files.hpp"
@@ -30,9 +30,11 @@ class TrainingRun {
     s_.check();
     moe::require(!s_.corpus.empty(), "train: give --corpus DIR, made by the corpus command");
     moe::require(!s_.out.empty(), "train: give --out RUN, the directory of the run");
-    moe::require(!fs::exists(run_) || fs::is_directory(run_), run_.string(), ": is not a directory; --out names the directory of the run");
+    moe::require(!fs::exists(run_) || fs::is_directory(run_), run_.string(),
+                 ": is not a directory; --out names the directory of the run");
     const bool exists = fs::exists(run_ / "settings.json");
-    moe::require(resume || !exists, run_.string(), ": there is a run already; add --resume to go on with it, or choose another --out");
+    moe::require(resume || !exists, run_.string(),
+                 ": there is a run already; add --resume to go on with it, or choose another --out");
     moe::require(!resume || exists, run_.string(), ": there is no run to resume");
     if (resume) lock_ = std::make_unique<RunLock>(run_);
     load_data();
@@ -55,8 +57,15 @@ class TrainingRun {
     std::signal(SIGINT, note_stop_signal);
     std::signal(SIGTERM, note_stop_signal);
     moe::JsonLog log(run_ / "log.jsonl", state_.step > 0 ? state_.step : -1);
-    if (state_.step == 0) log.write({{"kind", "start"}, {"step", 0}, {"parameters", model_->parameters()}, {"directions", names()}, {"shares", sampler_->shares()}, {"version", SPARSEMOE_VERSION}});
-    std::fprintf(stderr, "%lld parameters, %zu directions, %lld training pairs\n", static_cast<long long>(model_->parameters()), train_.size(), static_cast<long long>(pairs_));
+    if (state_.step == 0)
+      log.write({{"kind", "start"},
+                 {"step", 0},
+                 {"parameters", model_->parameters()},
+                 {"directions", names()},
+                 {"shares", sampler_->shares()},
+                 {"version", SPARSEMOE_VERSION}});
+    std::fprintf(stderr, "%lld parameters, %zu directions, %lld training pairs\n",
+                 static_cast<long long>(model_->parameters()), train_.size(), static_cast<long long>(pairs_));
     start_ = Clock::now();
     const double earlier = state_.seconds;
     moe::Progress progress(state_.step, s_.steps);
@@ -74,7 +83,8 @@ class TrainingRun {
       progress.update(state_.step, static_cast<double>(state_.tokens), sums.loss / sums.tokens,
                       s_.minutes > 0 ? std::max(0.0, 60 * s_.minutes - state_.seconds) : -1);
       if (state_.step % s_.log_every == 0) {
-        log.write(train_record(rate, result, window_loss / window_tokens, window_nll / window_tokens, window_tokens / std::max(1e-9, state_.seconds - window_start), sums));
+        log.write(train_record(rate, result, window_loss / window_tokens, window_nll / window_tokens,
+                               window_tokens / std::max(1e-9, state_.seconds - window_start), sums));
         window_tokens = window_loss = window_nll = 0;
         window_start = state_.seconds;
         warn_of_collapse(log, progress);
@@ -90,10 +100,13 @@ class TrainingRun {
     if (stop_signal() == 0 && state_.step % s_.validate_every != 0) validate(log, progress);
     if (saved_step != state_.step) checkpoint();
     if (stop_signal() != 0) {
-      std::fprintf(stderr, "stopped by signal %d after step %lld; saved, go on with --resume\n", static_cast<int>(stop_signal()), static_cast<long long>(state_.step));
+      std::fprintf(stderr, "stopped by signal %d after step %lld; saved, go on with --resume\n",
+                   static_cast<int>(stop_signal()), static_cast<long long>(state_.step));
       return 128 + static_cast<int>(stop_signal());
     }
-    std::fprintf(stderr, "done: %lld steps, %lld target tokens, %lld skipped steps\n", static_cast<long long>(state_.step), static_cast<long long>(state_.tokens), static_cast<long long>(model_->skipped()));
+    std::fprintf(stderr, "done: %lld steps, %lld target tokens, %lld skipped steps\n",
+                 static_cast<long long>(state_.step), static_cast<long long>(state_.tokens),
+                 static_cast<long long>(model_->skipped()));
     return 0;
   }
 
@@ -116,28 +129,34 @@ class TrainingRun {
         if (std::find(languages.begin(), languages.end(), l) == languages.end()) languages.push_back(l);
     }
     corpus_ = load_corpus(s_.corpus, languages, s_.tokenizer);
-    moe::require(!corpus_.tokenizer.empty(), s_.corpus, ": the corpus has no tokenizer (spm.model); give --tokenizer FILE");
+    moe::require(!corpus_.tokenizer.empty(), s_.corpus,
+                 ": the corpus has no tokenizer (spm.model); give --tokenizer FILE");
     moe::require(corpus_.languages.size() >= 2, s_.corpus, ": at least two languages are needed to translate");
     tokenizer_ = std::make_unique<Tokenizer>(corpus_.tokenizer);
     file_ = {s_.model, tokenizer_->size(), corpus_.languages, task_names(corpus_.languages, s_.model.task)};
     std::fprintf(stderr, "encoding %s ...\n", s_.corpus.c_str());
     std::vector<std::vector<moe::BatchSampler::Lengths>> lengths;
     for (const auto& d : directions_of(corpus_.languages, s_.directions)) {
-      train_.push_back(encode_direction(corpus_.split("train"), d, file_.task_of(d.source, d.target), *tokenizer_, s_.kinds, s_.max_length, true, 0));
+      train_.push_back(encode_direction(corpus_.split("train"), d, file_.task_of(d.source, d.target), *tokenizer_,
+                                        s_.kinds, s_.max_length, true, 0));
       lengths.emplace_back();
       for (std::size_t i = 0; i < train_.back().source.size(); ++i)
-        lengths.back().push_back({static_cast<std::int32_t>(train_.back().source[i].size()), static_cast<std::int32_t>(train_.back().target[i].size()) + 1});
+        lengths.back().push_back({static_cast<std::int32_t>(train_.back().source[i].size()),
+                                  static_cast<std::int32_t>(train_.back().target[i].size()) + 1});
       pairs_ += static_cast<std::int64_t>(lengths.back().size());
     }
-    moe::require(pairs_ > 0, s_.corpus, ": no training pair of kinds '", s_.kinds, "' within ", s_.max_length, " tokens");
-    sampler_ = std::make_unique<moe::BatchSampler>(moe::BatchSampler::Config{s_.temperature, s_.tokens, 4096, s_.seed}, std::move(lengths));
+    moe::require(pairs_ > 0, s_.corpus, ": no training pair of kinds '", s_.kinds, "' within ", s_.max_length,
+                 " tokens");
+    sampler_ = std::make_unique<moe::BatchSampler>(moe::BatchSampler::Config{s_.temperature, s_.tokens, 4096, s_.seed},
+                                                   std::move(lengths));
   }
   /// The corpus' pivot, which --languages need not name.
   std::vector<std::string> load_languages() const {
     const fs::path about = fs::path(s_.corpus) / "corpus.json";
     if (!fs::exists(about)) return {"en"};
     const auto j = moe::read_json(about);
-    const bool listed = j.is_object() && j.contains("languages") && j["languages"].is_array() && !j["languages"].empty() && j["languages"][0].is_string();
+    const bool listed = j.is_object() && j.contains("languages") && j["languages"].is_array() &&
+                        !j["languages"].empty() && j["languages"][0].is_string();
     if (!listed) moe::fail_file(about, "has no list of languages");
     return {j["languages"][0]};
   }
@@ -178,8 +197,8 @@ class TrainingRun {
     const ModelFile saved = read_model_file(found->path);
     const moe::Json before = moe::to_json(saved), now = moe::to_json(file_);
     for (const auto& [key, value] : before.items())
-      moe::require(value == now[key], found->path.string(), ": ", key, " was ", value.dump(), " when the run began, and a run cannot change it to ",
-                   now[key].dump(), "; resume without it");
+      moe::require(value == now[key], found->path.string(), ": ", key, " was ", value.dump(),
+                   " when the run began, and a run cannot change it to ", now[key].dump(), "; resume without it");
     state_ = trainer_state(found->path / "trainer.json");
     model_->load(found->path, true);
     model_->set_numbers(state_.numbers);
@@ -196,7 +215,8 @@ class TrainingRun {
     if (s_.minutes <= 0) return schedule_.at(state_.step);
     // By time: the schedule's decay runs over the minutes, its warm-up over steps.
     const double progress = std::min(1.0, state_.seconds / (60 * s_.minutes));
-    const double warm = s_.warmup > 0 ? std::min(1.0, static_cast<double>(state_.step + 1) / static_cast<double>(s_.warmup)) : 1.0;
+    const double warm =
+        s_.warmup > 0 ? std::min(1.0, static_cast<double>(state_.step + 1) / static_cast<double>(s_.warmup)) : 1.0;
     return s_.learning_rate * warm * std::max(s_.floor, 1 - progress);
   }
 
@@ -215,27 +235,45 @@ class TrainingRun {
       tokens += b.label_tokens;
     }
     moe::LossSums sums;
-    const auto streams = static_cast<std::size_t>(std::max<std::int64_t>(16, s_.accumulate));  // one a batch of every step
+    const auto streams =
+        static_cast<std::size_t>(std::max<std::int64_t>(16, s_.accumulate));  // one a batch of every step
     for (std::size_t i = 0; i < batches_.size(); ++i)
       sums += model_->loss(batches_[i], 1 / static_cast<double>(tokens), 1 / static_cast<double>(s_.accumulate),
                            static_cast<std::uint32_t>(static_cast<std::size_t>(state_.step) * streams + i));
     return sums;
   }
 
-  moe::Json train_record(double rate, const moe::UpdateResult& result, double loss, double nll, double speed, const moe::LossSums& last) {
+  moe::Json train_record(double rate, const moe::UpdateResult& result, double loss, double nll, double speed,
+                         const moe::LossSums& last) {
     moe::Json layers = moe::Json::array();
     double balance = 0, z = 0, n = 0;
     for (const auto& s : model_->statistics()) {
       const auto& r = s.layer.routing;
       std::vector<double> load;
       for (const auto c : r.load) load.push_back(r.choices > 0 ? static_cast<double>(c) / r.choices : 0);
-      layers.push_back({{"stack", s.stack}, {"layer", s.layer.layer}, {"router", s.router}, {"load", load},
-                        {"drop_rate", r.choices > 0 ? r.dropped / r.choices : 0}, {"entropy", r.entropy}, {"balance", r.balance}, {"z", r.z}});
+      layers.push_back({{"stack", s.stack},
+                        {"layer", s.layer.layer},
+                        {"router", s.router},
+                        {"load", load},
+                        {"drop_rate", r.choices > 0 ? r.dropped / r.choices : 0},
+                        {"entropy", r.entropy},
+                        {"balance", r.balance},
+                        {"z", r.z}});
       balance += r.balance, z += r.z, n += 1;
     }
-    return {{"kind", "train"}, {"step", state_.step}, {"seconds", state_.seconds}, {"tokens", state_.tokens}, {"tokens_per_second", speed},
-            {"loss", loss}, {"nll", nll}, {"accuracy", last.correct / last.tokens}, {"losses", {{"balance", n > 0 ? balance / n : 0}, {"z", n > 0 ? z / n : 0}}},
-            {"learning_rate", rate}, {"grad_norm", result.gradient_norm}, {"skipped", model_->skipped()}, {"layers", layers}};
+    return {{"kind", "train"},
+            {"step", state_.step},
+            {"seconds", state_.seconds},
+            {"tokens", state_.tokens},
+            {"tokens_per_second", speed},
+            {"loss", loss},
+            {"nll", nll},
+            {"accuracy", last.correct / last.tokens},
+            {"losses", {{"balance", n > 0 ? balance / n : 0}, {"z", n > 0 ? z / n : 0}}},
+            {"learning_rate", rate},
+            {"grad_norm", result.gradient_norm},
+            {"skipped", model_->skipped()},
+            {"layers", layers}};
   }
 
   /// Says so, once a layer, when half of its experts or more got nothing of a batch: such a gate seldom recovers.
@@ -248,13 +286,20 @@ class TrainingRun {
       const auto& load = s.layer.routing.load;
       const auto unused = static_cast<std::size_t>(std::count(load.begin(), load.end(), 0));
       const bool enough = batches_.back().rows >= 4 * static_cast<std::int64_t>(load.size());  // sentences to spread
-      const bool spreads = s.router == "token" || s.router == "switch" || s.router == "gshard" || (s.router == "sentence" && enough);
+      const bool spreads =
+          s.router == "token" || s.router == "switch" || s.router == "gshard" || (s.router == "sentence" && enough);
       if (collapsed_[l] || !spreads || load.size() < 4 || 2 * unused < load.size()) continue;
       collapsed_[l] = true;
-      const std::string text = moe::join("step ", state_.step, ": routing of ", s.stack, " layer ", s.layer.layer, " collapses: ", unused, " of ",
-                                         load.size(), " experts got no token of this batch; try a larger --balance-loss");
+      const std::string text =
+          moe::join("step ", state_.step, ": routing of ", s.stack, " layer ", s.layer.layer, " collapses: ", unused,
+                    " of ", load.size(), " experts got no token of this batch; try a larger --balance-loss");
       progress.message("warning: " + text);
-      log.write({{"kind", "warning"}, {"step", state_.step}, {"stack", s.stack}, {"layer", s.layer.layer}, {"unused_experts", unused}, {"text", text}});
+      log.write({{"kind", "warning"},
+                 {"step", state_.step},
+                 {"stack", s.stack},
+                 {"layer", s.layer.layer},
+                 {"unused_experts", unused},
+                 {"text", text}});
     }
   }
 
@@ -274,7 +319,8 @@ class TrainingRun {
     const auto tasks = file_.tasks.size(), experts = static_cast<std::size_t>(s_.model.experts);
     for (const auto& t : train_) {
       if (stop_signal() != 0) return;
-      const auto rows = encode_direction(dev, t.direction, t.task, *tokenizer_, s_.kinds, s_.max_length, true, s_.validate_rows);
+      const auto rows =
+          encode_direction(dev, t.direction, t.task, *tokenizer_, s_.kinds, s_.max_length, true, s_.validate_rows);
       moe::LossSums sums;
       HostBatch batch;
       for (std::size_t at = 0; at < rows.source.size(); at += 32) {
@@ -286,7 +332,8 @@ class TrainingRun {
         const auto& statistics = model_->statistics();
         use.resize(statistics.size());
         for (std::size_t l = 0; l < statistics.size(); ++l) {
-          use[l].stack = statistics[l].stack, use[l].router = statistics[l].router, use[l].layer = statistics[l].layer.layer;
+          use[l].stack = statistics[l].stack, use[l].router = statistics[l].router,
+          use[l].layer = statistics[l].layer.layer;
           use[l].counts.resize(tasks * experts);
           for (std::size_t i = 0; i < tasks * experts; ++i) use[l].counts[i] += statistics[l].layer.routing.usage[i];
         }
@@ -294,7 +341,8 @@ class TrainingRun {
       all += sums;
       moe::Json entry = {{"loss", sums.tokens > 0 ? sums.nll / sums.tokens : 0}};
       if (s_.bleu_rows > 0 && !rows.source.empty()) {
-        const auto score = score_direction(*model_, file_, *tokenizer_, dev, t.direction, s_.kinds, scoring_length(s_.max_length), s_.bleu_rows);
+        const auto score = score_direction(*model_, file_, *tokenizer_, dev, t.direction, s_.kinds,
+                                           scoring_length(s_.max_length), s_.bleu_rows);
         entry["bleu"] = score.bleu, entry["chrf"] = score.chrf;
         bleu += score.bleu, chrf += score.chrf, scored += 1;
       }
@@ -307,12 +355,20 @@ class TrainingRun {
     for (const auto& u : use) {
       moe::Json counts = moe::Json::array();
       for (std::size_t t = 0; t < tasks; ++t)
-        counts.push_back(std::vector<std::int64_t>(u.counts.begin() + static_cast<std::ptrdiff_t>(t * experts), u.counts.begin() + static_cast<std::ptrdiff_t>((t + 1) * experts)));
-      log.write({{"kind", "usage"}, {"step", state_.step}, {"stack", u.stack}, {"layer", u.layer}, {"router", u.router}, {"tasks", file_.tasks}, {"counts", counts}});
+        counts.push_back(std::vector<std::int64_t>(u.counts.begin() + static_cast<std::ptrdiff_t>(t * experts),
+                                                   u.counts.begin() + static_cast<std::ptrdiff_t>((t + 1) * experts)));
+      log.write({{"kind", "usage"},
+                 {"step", state_.step},
+                 {"stack", u.stack},
+                 {"layer", u.layer},
+                 {"router", u.router},
+                 {"tasks", file_.tasks},
+                 {"counts", counts}});
     }
     char text[160];
-    std::snprintf(text, sizeof text, "step %lld: validation loss %.3f, BLEU %.1f, chrF %.1f", static_cast<long long>(state_.step), loss,
-                  scored > 0 ? bleu / scored : 0, scored > 0 ? chrf / scored : 0);
+    std::snprintf(text, sizeof text, "step %lld: validation loss %.3f, BLEU %.1f, chrF %.1f",
+                  static_cast<long long>(state_.step), loss, scored > 0 ? bleu / scored : 0,
+                  scored > 0 ? chrf / scored : 0);
     progress.message(text);
   }
 

@@ -41,7 +41,8 @@ class Translator {
   /// Forward and backward of a batch. gradient_scale multiplies the summed cross entropy, routing_scale the routing
   /// losses; 0 and 0: forward only, in evaluation mode.
   /// `stream` numbers the batch for everything random in it.
-  virtual sparsemoe::LossSums loss(const HostBatch& batch, double gradient_scale, double routing_scale, std::uint32_t stream) = 0;
+  virtual sparsemoe::LossSums loss(const HostBatch& batch, double gradient_scale, double routing_scale,
+                                   std::uint32_t stream) = 0;
   /// Of the batch of the last loss().
   virtual const std::vector<NamedStatistics>& statistics() const = 0;
   virtual sparsemoe::UpdateResult update(double learning_rate) = 0;
@@ -84,10 +85,12 @@ std::unique_ptr<Translator> make_bf16_translator(const TranslatorRequest& reques
 inline std::unique_ptr<Translator> make_translator(const TranslatorRequest& request) {
   request.file.check();
   const double parameters = request.file.matrix_parameters();
-  const double needed = parameters * (request.training ? 12 : 4);  // at least: weights, gradients, moments; no activations
+  const double needed =
+      parameters * (request.training ? 12 : 4);  // at least: weights, gradients, moments; no activations
   const double memory = static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGESIZE));
-  sparsemoe::require(needed <= memory, "the model has more than ", sparsemoe::short_number(parameters), " parameters, which take more than ",
-                     sparsemoe::short_number(needed), "B; this machine has ", sparsemoe::short_number(memory), "B of memory");
+  sparsemoe::require(needed <= memory, "the model has more than ", sparsemoe::short_number(parameters),
+                     " parameters, which take more than ", sparsemoe::short_number(needed), "B; this machine has ",
+                     sparsemoe::short_number(memory), "B of memory");
   return request.file.model.precision == "fp32" ? make_fp32_translator(request) : make_bf16_translator(request);
 }
 

@@ -25,7 +25,9 @@ class TranslatorOf final : public Translator {
 
  public:
   explicit TranslatorOf(const TranslatorRequest& request)
-      : request_(request), ctx_(static_cast<int>(request.threads)), config_(config_of(request.file)),
+      : request_(request),
+        ctx_(static_cast<int>(request.threads)),
+        config_(config_of(request.file)),
         model_(ctx_, config_, make_stack<AnyEncoder, P>(request.file.model.encoder_router, config_.encoder),
                make_stack<AnyDecoder, P>(request.file.model.decoder_router, config_.decoder), request.training) {
     model_.weights.initialise(ctx_, request.seed);
@@ -46,18 +48,24 @@ class TranslatorOf final : public Translator {
   moe::LossSums loss(const HostBatch& b, double gradient_scale, double routing_scale, std::uint32_t stream) override {
     ctx_.training = gradient_scale != 0;
     ctx_.random.step = stream;
-    const moe::Seq2SeqBatch batch{source(b), {b.rows, b.target_length, b.target.data(), b.target_valid.data(), b.task.data(), 0, nullptr}, b.labels.data()};
+    const moe::Seq2SeqBatch batch{
+        source(b),
+        {b.rows, b.target_length, b.target.data(), b.target_valid.data(), b.task.data(), 0, nullptr},
+        b.labels.data()};
     const double scale = updater_.loss_scale();
     const auto sums = model_.loss(ctx_, batch, comm_, gradient_scale * scale, routing_scale * scale);
     statistics_.clear();  // they lie in the arena, which the update and the next batch reuse
-    for (auto& s : model_.encoder().statistics(ctx_)) statistics_.push_back({"encoder", request_.file.model.encoder_router, std::move(s)});
-    for (auto& s : model_.decoder().statistics(ctx_)) statistics_.push_back({"decoder", request_.file.model.decoder_router, std::move(s)});
+    for (auto& s : model_.encoder().statistics(ctx_))
+      statistics_.push_back({"encoder", request_.file.model.encoder_router, std::move(s)});
+    for (auto& s : model_.decoder().statistics(ctx_))
+      statistics_.push_back({"decoder", request_.file.model.decoder_router, std::move(s)});
     ctx_.arena.reset();
     return sums;
   }
   const std::vector<NamedStatistics>& statistics() const override { return statistics_; }
   moe::UpdateResult update(double rate) override {
-    const auto result = adam_ ? updater_(ctx_, model_.weights, *adam_, rate, comm_) : updater_(ctx_, model_.weights, *adafactor_, rate, comm_);
+    const auto result = adam_ ? updater_(ctx_, model_.weights, *adam_, rate, comm_)
+                              : updater_(ctx_, model_.weights, *adafactor_, rate, comm_);
     ctx_.arena.reset();
     return result;
   }
@@ -79,9 +87,10 @@ class TranslatorOf final : public Translator {
   void load(const std::filesystem::path& directory, bool training) override {
     tables_ = moe::load_weights(ctx_, model_.weights, directory / "model.safetensors");
     for (const auto& [name, table] : tables_) check_table(directory / "model.safetensors", name, table);
-    for (const auto& [stack, router] : {std::pair{"encoder", request_.file.model.encoder_router}, {"decoder", request_.file.model.decoder_router}})
-      moe::require(router != "hash" || tables_.count(stack + std::string(".hash_table")) != 0, (directory / "model.safetensors").string(),
-                   ": tensor '", stack, ".hash_table' is missing");
+    for (const auto& [stack, router] :
+         {std::pair{"encoder", request_.file.model.encoder_router}, {"decoder", request_.file.model.decoder_router}})
+      moe::require(router != "hash" || tables_.count(stack + std::string(".hash_table")) != 0,
+                   (directory / "model.safetensors").string(), ": tensor '", stack, ".hash_table' is missing");
     use_tables();
     if (!training) return;
     const auto path = directory / "trainer.safetensors";
@@ -142,11 +151,13 @@ class TranslatorOf final : public Translator {
     c.decoder.experts_of_layer = file.decoder_experts, c.decoder.hidden_of_layer = file.decoder_hidden;
     return c;
   }
-  void check_table(const std::filesystem::path& file, const std::string& name, const std::vector<std::int32_t>& table) const {
-    moe::require(static_cast<std::int64_t>(table.size()) == request_.file.vocabulary, file.string(), ": ", name, " has ", table.size(),
-                 " entries, expected one for each of ", request_.file.vocabulary, " ids");
+  void check_table(const std::filesystem::path& file, const std::string& name,
+                   const std::vector<std::int32_t>& table) const {
+    moe::require(static_cast<std::int64_t>(table.size()) == request_.file.vocabulary, file.string(), ": ", name,
+                 " has ", table.size(), " entries, expected one for each of ", request_.file.vocabulary, " ids");
     for (const auto e : table)
-      moe::require(e >= 0 && e < request_.file.model.experts, file.string(), ": ", name, " names expert ", e, " of ", request_.file.model.experts);
+      moe::require(e >= 0 && e < request_.file.model.experts, file.string(), ": ", name, " names expert ", e, " of ",
+                   request_.file.model.experts);
   }
   void use_tables() {
     const auto table = [&](const char* name) { return tables_.count(name) != 0 ? tables_.at(name).data() : nullptr; };

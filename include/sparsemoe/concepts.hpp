@@ -19,15 +19,28 @@ namespace sparsemoe::inline SPARSEMOE_ABI {
 // ------------------------------------------------------------------------------------------------ precision
 template <class P>
 constexpr bool check_precision() {
-  static_assert(requires { typename P::storage; }, "precision: add  using storage = (type of weights and activations)");
-  static_assert(requires { typename P::compute; }, "precision: add  using compute = (type of arithmetic)");
-  static_assert(requires { typename P::accumulate; }, "precision: add  using accumulate = (type of sums and gradients)");
-  static_assert(requires { typename P::master; }, "precision: add  using master = (type of the optimiser's copy)");
-  static_assert(requires { typename P::router; }, "precision: add  using router = (type of gate logits and softmax)");
-  if constexpr (requires { typename P::storage; typename P::compute; typename P::accumulate; typename P::router; }) {
-    static_assert(sizeof(typename P::storage) <= sizeof(typename P::compute), "precision: make compute at least as wide as storage");
-    static_assert(sizeof(typename P::compute) <= sizeof(typename P::accumulate), "precision: make accumulate at least as wide as compute");
-    static_assert(sizeof(typename P::router) >= sizeof(float), "precision: make router float or wider; selective precision keeps the router in fp32");
+  static_assert(
+      requires { typename P::storage; }, "precision: add  using storage = (type of weights and activations)");
+  static_assert(
+      requires { typename P::compute; }, "precision: add  using compute = (type of arithmetic)");
+  static_assert(
+      requires { typename P::accumulate; }, "precision: add  using accumulate = (type of sums and gradients)");
+  static_assert(
+      requires { typename P::master; }, "precision: add  using master = (type of the optimiser's copy)");
+  static_assert(
+      requires { typename P::router; }, "precision: add  using router = (type of gate logits and softmax)");
+  if constexpr (requires {
+                  typename P::storage;
+                  typename P::compute;
+                  typename P::accumulate;
+                  typename P::router;
+                }) {
+    static_assert(sizeof(typename P::storage) <= sizeof(typename P::compute),
+                  "precision: make compute at least as wide as storage");
+    static_assert(sizeof(typename P::compute) <= sizeof(typename P::accumulate),
+                  "precision: make accumulate at least as wide as compute");
+    static_assert(sizeof(typename P::router) >= sizeof(float),
+                  "precision: make router float or wider; selective precision keeps the router in fp32");
   }
   return true;
 }
@@ -37,8 +50,8 @@ constexpr bool check_precision() {
 /// nothing (the router decides from TokenInfo alone, and nothing is learned).
 enum class Level { token, sentence, task, none };
 
-/// How chosen scores become combine weights: p_e as it is (Switch: renormalising top-1 would kill the gradient), p_e over
-/// the sum of the chosen before any is dropped, the same over those that were kept, or 1 / top_k.
+/// How chosen scores become combine weights: p_e as it is (Switch: renormalising top-1 would kill the gradient), p_e
+/// over the sum of the chosen before any is dropped, the same over those that were kept, or 1 / top_k.
 enum class Gate { probability, normalised, normalised_after_drop, constant };
 
 /// Which choices the balance loss counts: none, the first choice of each token (GShard), or all, divided by top_k.
@@ -58,7 +71,8 @@ struct TokenInfo {
 
   /// Uniform in [0, 1), draw number `which` of this unit.
   SPARSEMOE_HD float uniform(int which) const {
-    return random.uniform(Purpose::second_expert, static_cast<std::uint64_t>(unit) * 8 + static_cast<std::uint64_t>(which));
+    return random.uniform(Purpose::second_expert,
+                          static_cast<std::uint64_t>(unit) * 8 + static_cast<std::uint64_t>(which));
   }
 };
 
@@ -84,20 +98,29 @@ struct Choice {
 template <class R>
 constexpr bool check_router() {
   static_assert(std::is_trivially_copyable_v<R>, "router: make it trivially copyable; hold tables by pointer");
-  static_assert(requires { R::top_k; }, "router: add  static constexpr int top_k");
-  static_assert(requires { R::level; }, "router: add  static constexpr Level level");
-  static_assert(requires { R::gate; }, "router: add  static constexpr Gate gate");
+  static_assert(
+      requires { R::top_k; }, "router: add  static constexpr int top_k");
+  static_assert(
+      requires { R::level; }, "router: add  static constexpr Level level");
+  static_assert(
+      requires { R::gate; }, "router: add  static constexpr Gate gate");
   if constexpr (requires { R::top_k; }) {
     static_assert(R::top_k >= 1 && R::top_k <= 8, "router: make top_k between 1 and 8");
-    static_assert(requires(const R r, Row<const float> p, const TokenInfo& t) { r.choose(p, t); },
-                  "router: add  Choice<top_k> choose(Row<const T> scores, const TokenInfo& info) const");
+    static_assert(
+        requires(const R r, Row<const float> p, const TokenInfo& t) { r.choose(p, t); },
+        "router: add  Choice<top_k> choose(Row<const T> scores, const TokenInfo& info) const");
     if constexpr (requires(const R r, Row<const float> p, const TokenInfo& t) { r.choose(p, t); }) {
-      static_assert(std::is_same_v<decltype(std::declval<const R&>().choose(Row<const float>{}, TokenInfo{})), Choice<R::top_k>>,
-                    "router: return Choice<top_k> from choose");
+      static_assert(
+          std::is_same_v<decltype(std::declval<const R&>().choose(Row<const float>{}, TokenInfo{})), Choice<R::top_k>>,
+          "router: return Choice<top_k> from choose");
     }
   }
-  if constexpr (requires { R::level; R::gate; }) {
-    static_assert(R::level != Level::none || R::gate == Gate::constant, "router: with Level::none use Gate::constant; there is no score to weigh by");
+  if constexpr (requires {
+                  R::level;
+                  R::gate;
+                }) {
+    static_assert(R::level != Level::none || R::gate == Gate::constant,
+                  "router: with Level::none use Gate::constant; there is no score to weigh by");
   }
   return true;
 }
@@ -138,7 +161,8 @@ struct RouterTraits {
 /// What a decoder asks of its router: at compile time, in one sentence.
 template <class R>
 constexpr bool check_causal_router() {
-  static_assert(RouterTraits<R>::causal_safe, "decoder: use a causal-safe router; this one looks at later tokens and cannot be decoded step by step");
+  static_assert(RouterTraits<R>::causal_safe,
+                "decoder: use a causal-safe router; this one looks at later tokens and cannot be decoded step by step");
   return true;
 }
 
@@ -146,15 +170,33 @@ constexpr bool check_causal_router() {
 /// How ranks talk: one verb each, over float, double or integers in the memory of the backend.
 template <class C>
 constexpr bool check_collective() {
-  static_assert(requires(C& c) { { c.rank() } -> std::convertible_to<int>; }, "collective: add  int rank() const");
-  static_assert(requires(C& c) { { c.size() } -> std::convertible_to<int>; }, "collective: add  int size() const");
-  static_assert(requires(C& c, float* p, std::size_t n) { c.all_reduce_sum(p, n); }, "collective: add  void all_reduce_sum(T* values, size_t n)");
-  static_assert(requires(C& c, const float* p, float* q, const std::size_t* n) { c.all_to_all_v(p, n, q, n); },
-                "collective: add  void all_to_all_v(const T* from, const size_t* counts_out, T* to, const size_t* counts_in)");
-  static_assert(requires(C& c, const float* p, float* q, std::size_t n) { c.all_gather(p, q, n); }, "collective: add  void all_gather(const T* mine, T* all, size_t n)");
-  static_assert(requires(C& c, const float* p, float* q, std::size_t n) { c.reduce_scatter_sum(p, q, n); }, "collective: add  void reduce_scatter_sum(const T* all, T* mine, size_t n)");
-  static_assert(requires(C& c, float* p, std::size_t n) { c.broadcast(p, n, 0); }, "collective: add  void broadcast(T* values, size_t n, int root)");
-  static_assert(requires(C& c) { c.barrier(); }, "collective: add  void barrier()");
+  static_assert(
+      requires(C& c) {
+        { c.rank() } -> std::convertible_to<int>;
+      },
+      "collective: add  int rank() const");
+  static_assert(
+      requires(C& c) {
+        { c.size() } -> std::convertible_to<int>;
+      },
+      "collective: add  int size() const");
+  static_assert(
+      requires(C& c, float* p, std::size_t n) { c.all_reduce_sum(p, n); },
+      "collective: add  void all_reduce_sum(T* values, size_t n)");
+  static_assert(
+      requires(C& c, const float* p, float* q, const std::size_t* n) { c.all_to_all_v(p, n, q, n); },
+      "collective: add  void all_to_all_v(const T* from, const size_t* counts_out, T* to, const size_t* counts_in)");
+  static_assert(
+      requires(C& c, const float* p, float* q, std::size_t n) { c.all_gather(p, q, n); },
+      "collective: add  void all_gather(const T* mine, T* all, size_t n)");
+  static_assert(
+      requires(C& c, const float* p, float* q, std::size_t n) { c.reduce_scatter_sum(p, q, n); },
+      "collective: add  void reduce_scatter_sum(const T* all, T* mine, size_t n)");
+  static_assert(
+      requires(C& c, float* p, std::size_t n) { c.broadcast(p, n, 0); },
+      "collective: add  void broadcast(T* values, size_t n, int root)");
+  static_assert(
+      requires(C& c) { c.barrier(); }, "collective: add  void barrier()");
   return true;
 }
 
@@ -162,10 +204,15 @@ constexpr bool check_collective() {
 /// The bundle of policies a stack is made of.
 template <class S>
 constexpr bool check_spec() {
-  static_assert(requires { typename S::Router; }, "spec: add  using Router = (a router, for example sparsemoe::Switch, or sparsemoe::Dense)");
-  static_assert(requires { typename S::Precision; }, "spec: add  using Precision = (sparsemoe::Fp32, Bf16, Fp16 or Fp64)");
-  static_assert(requires { typename S::Backend; }, "spec: add  using Backend = (sparsemoe::Cpu or sparsemoe::Cuda)");
-  static_assert(requires { typename S::Collective; }, "spec: add  using Collective = (sparsemoe::Solo)");
+  static_assert(
+      requires { typename S::Router; },
+      "spec: add  using Router = (a router, for example sparsemoe::Switch, or sparsemoe::Dense)");
+  static_assert(
+      requires { typename S::Precision; }, "spec: add  using Precision = (sparsemoe::Fp32, Bf16, Fp16 or Fp64)");
+  static_assert(
+      requires { typename S::Backend; }, "spec: add  using Backend = (sparsemoe::Cpu or sparsemoe::Cuda)");
+  static_assert(
+      requires { typename S::Collective; }, "spec: add  using Collective = (sparsemoe::Solo)");
   return true;
 }
 

@@ -30,8 +30,8 @@
 
 #define SPARSEMOE_NOINLINE __attribute__((noinline))
 
-// Loop hints, ignored where OpenMP is off. A reduction hint lets the compiler reorder one sum, at compile time: the bits
-// still do not depend on threads. SPARSEMOE_RESTRICT promises that two pointers do not alias.
+// Loop hints, ignored where OpenMP is off. A reduction hint lets the compiler reorder one sum, at compile time: the
+// bits still do not depend on threads. SPARSEMOE_RESTRICT promises that two pointers do not alias.
 #if defined(_OPENMP) && !defined(__CUDACC__)
 #define SPARSEMOE_PRAGMA(text) _Pragma(#text)
 #else

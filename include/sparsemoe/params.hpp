@@ -1,6 +1,6 @@
 // params.hpp -- a layer's parameters seen as a list: count, place in one buffer, initialise, name, convert.
-// Every layer has a Params<T> with visit(prefix, f) calling f(name, Tensor<T>&) at the leaves; it is the only reflection
-// and serves weights, gradients, masters and optimiser moments. Read next: nn/linear.hpp for a first layer.
+// Every layer has a Params<T> with visit(prefix, f) calling f(name, Tensor<T>&) at the leaves; it is the only
+// reflection and serves weights, gradients, masters and optimiser moments. Read next: nn/linear.hpp for a first layer.
 #pragma once
 
 #include <string>

@@ -30,8 +30,9 @@ struct Random {
   std::uint32_t layer = 0;
 
   SPARSEMOE_HD Draw4 draw4(Purpose purpose, std::uint64_t index) const {
-    const r123::Philox4x32::ctr_type counter = {{static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(index >> 32),
-                                                 step, (layer << 4) | static_cast<std::uint32_t>(purpose)}};
+    const r123::Philox4x32::ctr_type counter = {{static_cast<std::uint32_t>(index),
+                                                 static_cast<std::uint32_t>(index >> 32), step,
+                                                 (layer << 4) | static_cast<std::uint32_t>(purpose)}};
     const r123::Philox4x32::key_type key = {{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)}};
     const auto r = r123::Philox4x32()(counter, key);
     return {{r[0], r[1], r[2], r[3]}};

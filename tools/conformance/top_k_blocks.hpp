@@ -55,14 +55,10 @@ void mixtral_of(Run<P>& run) {
 template <class P>
 void mixtral_case(Run<P>& run) {
   switch (run.c.size("k")) {
-    case 1:
-      return mixtral_of<P, 1>(run);
-    case 2:
-      return mixtral_of<P, 2>(run);
-    case 3:
-      return mixtral_of<P, 3>(run);
-    default:
-      throw Skip{"top-k beyond 3 is not compiled in"};
+    case 1: return mixtral_of<P, 1>(run);
+    case 2: return mixtral_of<P, 2>(run);
+    case 3: return mixtral_of<P, 3>(run);
+    default: throw Skip{"top-k beyond 3 is not compiled in"};
   }
 }
 

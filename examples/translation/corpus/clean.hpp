@@ -246,8 +246,7 @@ inline Verdict judge(const TextFacts& english, const TextFacts& foreign, Script 
     case Script::japanese:
     case Script::chinese:
       return share(foreign.asian, foreign.letters) < limits.min_asian ? Verdict::script : Verdict::kept;
-    case Script::other:
-      return Verdict::kept;
+    case Script::other: return Verdict::kept;
   }
   return Verdict::kept;
 }

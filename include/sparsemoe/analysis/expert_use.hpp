@@ -1,6 +1,6 @@
 // analysis/expert_use.hpp -- who uses which expert: counts by (layer, group, expert), where a group is a language or a
-// translation direction; entropy, experts nobody uses, and how alike two groups are (Kudugunta et al. 2021, figures 5-11).
-// Read next: analysis/linkage.hpp for a tree of likeness, report/routing_report.hpp for the page.
+// translation direction; entropy, experts nobody uses, and how alike two groups are (Kudugunta et al. 2021, figures
+// 5-11). Read next: analysis/linkage.hpp for a tree of likeness, report/routing_report.hpp for the page.
 #pragma once
 
 #include <cmath>
@@ -47,8 +47,8 @@ struct ExpertUse {
   }
   /// Throws Error if the counts are not (groups, experts).
   void check() const {
-    require(experts >= 1 && counts.size() == groups.size() * static_cast<std::size_t>(experts), "expert use: ", counts.size(),
-            " counts for ", groups.size(), " groups of ", experts, " experts");
+    require(experts >= 1 && counts.size() == groups.size() * static_cast<std::size_t>(experts),
+            "expert use: ", counts.size(), " counts for ", groups.size(), " groups of ", experts, " experts");
   }
 };
 
@@ -71,19 +71,21 @@ inline double jensen_shannon_bits(const std::vector<double>& p, const std::vecto
   return d > 0 ? d : 0;
 }
 
-/// Distances (groups, groups) between groups: the square root of the Jensen-Shannon divergence (a metric), its divergence
-/// averaged over the layers given. All layers must have the same groups; throws Error otherwise.
+/// Distances (groups, groups) between groups: the square root of the Jensen-Shannon divergence (a metric), its
+/// divergence averaged over the layers given. All layers must have the same groups; throws Error otherwise.
 inline std::vector<double> use_distances(const std::vector<ExpertUse>& layers) {
   require(!layers.empty(), "use_distances: no layers");
   const std::size_t n = layers.front().groups.size();
   std::vector<double> d(n * n, 0);
   for (const auto& layer : layers) {
     layer.check();
-    require(layer.groups == layers.front().groups, "use_distances: layer ", layer.layer, " has other groups than layer ", layers.front().layer);
+    require(layer.groups == layers.front().groups, "use_distances: layer ", layer.layer,
+            " has other groups than layer ", layers.front().layer);
     std::vector<std::vector<double>> p;
     for (std::size_t g = 0; g < n; ++g) p.push_back(layer.shares(g));
     for (std::size_t i = 0; i < n; ++i)
-      for (std::size_t j = 0; j < n; ++j) d[i * n + j] += jensen_shannon_bits(p[i], p[j]) / static_cast<double>(layers.size());
+      for (std::size_t j = 0; j < n; ++j)
+        d[i * n + j] += jensen_shannon_bits(p[i], p[j]) / static_cast<double>(layers.size());
   }
   for (double& v : d) v = std::sqrt(v);
   return d;

@@ -16,8 +16,8 @@ struct Merge {
   double height = 0;
 };
 
-/// n - 1 merges of n items, by distances (n, n), symmetric. Ties go to the lower numbers, so the tree is a function of the
-/// distances. Time n^3: for a report's few dozen items. Throws Error if the matrix is not n x n.
+/// n - 1 merges of n items, by distances (n, n), symmetric. Ties go to the lower numbers, so the tree is a function of
+/// the distances. Time n^3: for a report's few dozen items. Throws Error if the matrix is not n x n.
 inline std::vector<Merge> average_linkage(std::vector<double> distance, std::size_t n) {
   require(distance.size() == n * n, "average_linkage: ", distance.size(), " distances for ", n, " items");
   std::vector<std::size_t> name(n), size(n, 1);

@@ -86,8 +86,8 @@ struct CpuBackend {
     Random random;
     bool training = false;
     int threads = 1;
-    std::vector<Scratch> scratch;               // one a thread
-    std::vector<detail::TileTask> tasks;        // of the product being run
+    std::vector<Scratch> scratch;         // one a thread
+    std::vector<detail::TileTask> tasks;  // of the product being run
 
     /// `n` threads; 0 means what OpenMP offers.
     explicit Context(int n = 0) : threads(System::parallel ? (n > 0 ? n : omp_get_max_threads()) : 1) {
@@ -163,8 +163,7 @@ struct CpuBackend {
                            Matrix<TC> c, const Epilogue& epilogue = {}) {
     ctx.tasks.clear();
     const index_t k = a.cols, total = offsets[b.batch] * c.cols * k;
-    for (index_t g = 0; g < b.batch; ++g)
-      cut(ctx, g, offsets[g], offsets[g + 1] - offsets[g], c.cols, k, piece(total));
+    for (index_t g = 0; g < b.batch; ++g) cut(ctx, g, offsets[g], offsets[g + 1] - offsets[g], c.cols, k, piece(total));
     run_tasks(ctx, total, [&](const detail::TileTask& t, Scratch& s) {
       const Product<TA, TB, TC> q{Op::none, op_b, 1, a, b.matrix(t.group), false, c};
       Gemm::run(q.tile(t.row, t.rows, t.col, t.cols), s);
@@ -181,8 +180,8 @@ struct CpuBackend {
       if (offsets[g + 1] > offsets[g]) cut(ctx, g, 0, c.rows, c.cols, offsets[g + 1] - offsets[g], piece(total));
     run_tasks(ctx, total, [&](const detail::TileTask& t, Scratch& s) {
       const index_t first = offsets[t.group], rows = offsets[t.group + 1] - first;
-      const Product<TA, TB, TC> q{Op::transpose, Op::none, 1, a.slice_rows(first, rows), b.slice_rows(first, rows), true,
-                                  c.matrix(t.group)};
+      const Product<TA, TB, TC> q{
+          Op::transpose, Op::none, 1, a.slice_rows(first, rows), b.slice_rows(first, rows), true, c.matrix(t.group)};
       Gemm::run(q.tile(t.row, t.rows, t.col, t.cols), s);
     });
   }
@@ -198,8 +197,10 @@ struct CpuBackend {
         const TA* pa = a.data + t.group * a.outer + i * a.inner;
         const TB* pb = b.data + t.group * b.outer + i * b.inner;
         TC* pc = c.data + t.group * c.outer + i * c.inner;
-        const Matrix<const TA> ma = op_a == Op::none ? Matrix<const TA>(pa, m, k, a.stride) : Matrix<const TA>(pa, k, m, a.stride);
-        const Matrix<const TB> mb = op_b == Op::none ? Matrix<const TB>(pb, k, n, b.stride) : Matrix<const TB>(pb, n, k, b.stride);
+        const Matrix<const TA> ma =
+            op_a == Op::none ? Matrix<const TA>(pa, m, k, a.stride) : Matrix<const TA>(pa, k, m, a.stride);
+        const Matrix<const TB> mb =
+            op_b == Op::none ? Matrix<const TB>(pb, k, n, b.stride) : Matrix<const TB>(pb, n, k, b.stride);
         Gemm::run(Product<TA, TB, TC>{op_a, op_b, alpha, ma, mb, false, Matrix<TC>(pc, m, n, c.stride)}, s);
       }
     });
@@ -209,8 +210,8 @@ struct CpuBackend {
   /// Multiply-adds in one tile: about a sixteenth of the product, within bounds that keep a tile worth its overhead.
   static index_t piece(index_t total) { return std::clamp<index_t>(total / 16, index_t(1) << 20, index_t(1) << 27); }
 
-  /// Cuts one group's (rows, cols) into tiles of about `target` multiply-adds. Columns are cut first, since a tile packs
-  /// only its own columns of b; all pieces of a side are about equal.
+  /// Cuts one group's (rows, cols) into tiles of about `target` multiply-adds. Columns are cut first, since a tile
+  /// packs only its own columns of b; all pieces of a side are about equal.
   static void cut(Context& ctx, index_t group, index_t row, index_t rows, index_t cols, index_t k, index_t target) {
     if (rows == 0 || cols == 0) return;
     constexpr index_t unit = 48, least = 144, most_rows = 1024;  // unit: a multiple of every register tile's width
@@ -241,7 +242,8 @@ struct CpuBackend {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads)
     for (index_t i = 0; i < n; ++i) {
       try {
-        detail::run_tile(body, tasks[static_cast<std::size_t>(i)], ctx.scratch[static_cast<std::size_t>(omp_get_thread_num())]);
+        detail::run_tile(body, tasks[static_cast<std::size_t>(i)],
+                         ctx.scratch[static_cast<std::size_t>(omp_get_thread_num())]);
       } catch (...) {
 #pragma omp critical
         error = std::current_exception();

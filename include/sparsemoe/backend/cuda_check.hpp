@@ -17,21 +17,17 @@ inline const char* remedy(cudaError_t status) {
       return "no GPU is visible: look at nvidia-smi and CUDA_VISIBLE_DEVICES, or use the CPU backend";
     case cudaErrorInsufficientDriver:
       return "there is no NVIDIA driver, or it is older than this program's CUDA: update it, or use the CPU backend";
-    case cudaErrorInvalidDevice:
-      return "there is no such GPU: the first is 0; CUDA_VISIBLE_DEVICES hides the others";
-    case cudaErrorMemoryAllocation:
-      return "the GPU is full: smaller batches, a smaller model, or another GPU";
+    case cudaErrorInvalidDevice: return "there is no such GPU: the first is 0; CUDA_VISIBLE_DEVICES hides the others";
+    case cudaErrorMemoryAllocation: return "the GPU is full: smaller batches, a smaller model, or another GPU";
     case cudaErrorNoKernelImageForDevice:
     case cudaErrorUnsupportedPtxVersion:
       return "compiled for another GPU: set -arch (nvcc) or CMAKE_CUDA_ARCHITECTURES (CMake) to this one";
-    case cudaErrorDevicesUnavailable:
-      return "the GPU is busy or in exclusive mode: wait, or use another one";
+    case cudaErrorDevicesUnavailable: return "the GPU is busy or in exclusive mode: wait, or use another one";
     case cudaErrorIllegalAddress:
     case cudaErrorMisalignedAddress:
     case cudaErrorLaunchFailure:
       return "a kernel failed, maybe an earlier one: run compute-sanitizer, or set CUDA_LAUNCH_BLOCKING=1";
-    default:
-      return "set CUDA_LAUNCH_BLOCKING=1 to see whether this call or an earlier kernel is at fault";
+    default: return "set CUDA_LAUNCH_BLOCKING=1 to see whether this call or an earlier kernel is at fault";
   }
 }
 

@@ -100,8 +100,8 @@ class Threads {
   template <class T>
   void all_reduce_sum(T* values, std::size_t n) {
     begin({"all_reduce_sum", values, values, nullptr, nullptr, n, 0});
-    // Rank r owns one slice of all arrays: it reads the slice of every rank and writes the sum to every rank. Slices are
-    // whole cache lines, so that two ranks do not write to one.
+    // Rank r owns one slice of all arrays: it reads the slice of every rank and writes the sum to every rank. Slices
+    // are whole cache lines, so that two ranks do not write to one.
     const std::size_t line = 64, each = (n / static_cast<std::size_t>(size()) + line) / line * line;
     const std::size_t first = std::min(n, static_cast<std::size_t>(rank_) * each), last = std::min(n, first + each);
     T sums[run];
@@ -136,7 +136,8 @@ class Threads {
   template <class T>
   void all_gather(const T* mine, T* all, std::size_t n) {
     begin({"all_gather", mine, all, nullptr, nullptr, n, 0});
-    for (int r = 0; r < size(); ++r) copy(static_cast<const T*>(post(r).from), all + static_cast<std::size_t>(r) * n, n);
+    for (int r = 0; r < size(); ++r)
+      copy(static_cast<const T*>(post(r).from), all + static_cast<std::size_t>(r) * n, n);
     group_->meet();
   }
 

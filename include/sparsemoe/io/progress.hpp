@@ -56,7 +56,10 @@ struct ProgressOptions {
 class Progress {
  public:
   Progress(std::int64_t first_step, std::int64_t last_step, ProgressOptions options = {})
-      : options_(options), terminal_(::isatty(::fileno(options.out)) == 1), first_step_(first_step), last_step_(last_step) {
+      : options_(options),
+        terminal_(::isatty(::fileno(options.out)) == 1),
+        first_step_(first_step),
+        last_step_(last_step) {
     state_.step = first_step;
     state_.last_step = last_step;
     state_.loss = std::nan("");

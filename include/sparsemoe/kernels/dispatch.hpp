@@ -1,7 +1,7 @@
 // kernels/dispatch.hpp -- choices to slots under a capacity, tokens to slots and back, and the gradients of both.
-// Positions are integers, slots are given by a stable counting sort (choice-major, then token order), combine is a gather
-// in fixed order: no atomics, no tokens x experts x capacity tensor, the same bits every time.
-// Read next: nn/moe.hpp, which calls them in this order.
+// Positions are integers, slots are given by a stable counting sort (choice-major, then token order), combine is a
+// gather in fixed order: no atomics, no tokens x experts x capacity tensor, the same bits every time. Read next:
+// nn/moe.hpp, which calls them in this order.
 #pragma once
 
 #include "sparsemoe/kernels/tokens.hpp"
@@ -53,11 +53,11 @@ struct KeepChoices {
   Choices choices;
   SlotOrder order;
   bool rejected_count;
-  std::int32_t capacity;           // 0: no limit, and position is not read
-  Matrix<std::int32_t> position;   // (E, chunks)
+  std::int32_t capacity;             // 0: no limit, and position is not read
+  Matrix<std::int32_t> position;     // (E, chunks)
   Matrix<const std::int32_t> first;  // the scan again, not consumed: position of a group's first chunk
-  Matrix<std::int32_t> kept;       // (E, chunks)
-  std::int32_t* slot;              // (K T)
+  Matrix<std::int32_t> kept;         // (E, chunks)
+  std::int32_t* slot;                // (K T)
   SPARSEMOE_HD void operator()(index_t chunk) const {
     const index_t group_start = chunk / order.chunks_per_group() * order.chunks_per_group();
     for (index_t e = 0; e < kept.rows; ++e) kept(e, chunk) = 0;
@@ -131,9 +131,9 @@ struct CountUsage {
 /// x(slot) = tokens(source), for slots in use.
 template <class S>
 struct GatherRow {
-  Matrix<const S> x;            // (T, D)
-  const std::int32_t* source;   // (slots) k T + t
-  const std::int32_t* in_use;   // offsets + E
+  Matrix<const S> x;           // (T, D)
+  const std::int32_t* source;  // (slots) k T + t
+  const std::int32_t* in_use;  // offsets + E
   index_t tokens;
   Matrix<S> y;  // (slots, D)
   template <class Team>

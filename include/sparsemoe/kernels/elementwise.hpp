@@ -78,7 +78,8 @@ struct Gelu {
   }
   template <class C>
   SPARSEMOE_HD static C derivative(C x) {
-    return C(0.5) * (C(1) + std::erf(x * C(0.70710678118654752))) + x * C(0.39894228040143268) * math::exp(C(-0.5) * x * x);
+    return C(0.5) * (C(1) + std::erf(x * C(0.70710678118654752))) +
+           x * C(0.39894228040143268) * math::exp(C(-0.5) * x * x);
   }
 };
 /// The tanh form (gelu_new of the T5 family).

@@ -138,7 +138,8 @@ struct RouteRow {
         info.task = tokens.task != nullptr ? tokens.task[u] : 0;
       }
     }
-    const Choice<K> c = router.choose(Row<const R>{scores.data != nullptr ? scores.row(u).data : nullptr, scores.cols}, info);
+    const Choice<K> c =
+        router.choose(Row<const R>{scores.data != nullptr ? scores.row(u).data : nullptr, scores.cols}, info);
     for (int k = 0; k < K; ++k) out[k] = c.expert[k];
   }
 };

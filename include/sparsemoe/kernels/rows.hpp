@@ -1,6 +1,6 @@
-// kernels/rows.hpp -- functors of one row, shared by a team of lanes: norms, softmax, cross entropy, and sums over rows.
-// Lanes walk columns lane, lane + lanes, ...; sums go through the team. Arithmetic is in the compute type. Backward
-// stands below forward, with the same names. Read next: kernels/routing.hpp, nn/norm.hpp.
+// kernels/rows.hpp -- functors of one row, shared by a team of lanes: norms, softmax, cross entropy, and sums over
+// rows. Lanes walk columns lane, lane + lanes, ...; sums go through the team. Arithmetic is in the compute type.
+// Backward stands below forward, with the same names. Read next: kernels/routing.hpp, nn/norm.hpp.
 #pragma once
 
 #include "sparsemoe/arena.hpp"
@@ -15,11 +15,11 @@ template <class P>
 struct LayerNormRow {
   using S = typename P::storage;
   using C = typename P::compute;
-  Matrix<const S> x;       // (T, D)
-  const S *gamma, *beta;   // (D), (D) or null
+  Matrix<const S> x;      // (T, D)
+  const S *gamma, *beta;  // (D), (D) or null
   C eps;
-  Matrix<S> y;             // (T, D)
-  C *mean, *scale;         // (T)
+  Matrix<S> y;      // (T, D)
+  C *mean, *scale;  // (T)
   template <class Team>
   SPARSEMOE_HD void operator()(Team team, index_t r) const {
     const S* in = x.row(r).data;
@@ -111,8 +111,8 @@ struct RmsNormBackwardRow {
 };
 
 // ------------------------------------------------------------------------------------------- sums over rows
-/// A sum over rows in two fixed steps: partial(chunk, j) = sum over the chunk's rows of term(i, j), then out[j] += sum of
-/// the partials in order. Chunks are a constant number of rows, so the bits depend on nothing but the data.
+/// A sum over rows in two fixed steps: partial(chunk, j) = sum over the chunk's rows of term(i, j), then out[j] += sum
+/// of the partials in order. Chunks are a constant number of rows, so the bits depend on nothing but the data.
 inline constexpr index_t rows_per_partial = 64;
 
 template <class A, class Term>
@@ -163,14 +163,14 @@ template <class P>
 struct AttentionSoftmaxRow {
   using S = typename P::storage;
   using C = typename P::compute;
-  Matrix<const S> scores;        // (B H Lq, Lk)
-  Matrix<S> probs;               // (B H Lq, Lk)
+  Matrix<const S> scores;         // (B H Lq, Lk)
+  Matrix<S> probs;                // (B H Lq, Lk)
   const std::uint8_t* key_valid;  // (B, Lk) or null
-  Matrix<const C> bias;          // (H Lq, Lk) or empty
+  Matrix<const C> bias;           // (H Lq, Lk) or empty
   index_t heads, queries;
-  index_t query_offset;          // position of query 0 among the keys, for the causal mask
+  index_t query_offset;  // position of query 0 among the keys, for the causal mask
   bool causal;
-  index_t window;                // keys j > i - window only; 0: no limit
+  index_t window;  // keys j > i - window only; 0: no limit
   template <class Team>
   SPARSEMOE_HD void operator()(Team team, index_t r) const {
     const index_t n = scores.cols, i = r % queries, h = r / queries % heads, b = r / (queries * heads);
@@ -233,8 +233,7 @@ struct BiasGradientRow {
   template <class Team>
   SPARSEMOE_HD void operator()(Team team, index_t r) const {
     for (index_t b = 0; b < batch; ++b)
-      for (index_t j = team.lane(); j < dbias.cols; j += Team::lanes)
-        dbias(r, j) += C(dscores(b * dbias.rows + r, j));
+      for (index_t j = team.lane(); j < dbias.cols; j += Team::lanes) dbias(r, j) += C(dscores(b * dbias.rows + r, j));
   }
 };
 
@@ -280,8 +279,8 @@ struct CrossEntropyRow {
     const C at = mine - top;
     C total = 0, linear = 0;
     if (gradient) {  // the exponentials stay in x: they are most of the work
-      // A lane works block by block, and 16-bit values are read and written in loops of their own: g++ does not vectorise
-      // a reduction that touches them.
+      // A lane works block by block, and 16-bit values are read and written in loops of their own: g++ does not
+      // vectorise a reduction that touches them.
       constexpr index_t block = Team::lanes == 1 ? 256 : 1;
       C held[block];
       for (index_t j0 = team.lane(); j0 < n; j0 += block * Team::lanes) {

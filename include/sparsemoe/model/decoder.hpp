@@ -1,6 +1,6 @@
-// model/decoder.hpp -- a stack of decoder layers: causal self-attention, attention to the encoder's output, then a dense
-// or sparse feed-forward. The router must be causal-safe, checked at compile time; a decoding step with kept keys and
-// values gives what the full forward pass gives. Read next: model/encoder_decoder.hpp.
+// model/decoder.hpp -- a stack of decoder layers: causal self-attention, attention to the encoder's output, then a
+// dense or sparse feed-forward. The router must be causal-safe, checked at compile time; a decoding step with kept keys
+// and values gives what the full forward pass gives. Read next: model/encoder_decoder.hpp.
 #pragma once
 
 #include "sparsemoe/model/stack.hpp"
@@ -74,9 +74,12 @@ class Decoder {
   }();
 
   explicit Decoder(const StackConfig& config)
-      : config_(config), position_{config.heads, config.buckets, config.max_distance, false}, norm_{config.width, config.norm_epsilon} {
+      : config_(config),
+        position_{config.heads, config.buckets, config.max_distance, false},
+        norm_{config.width, config.norm_epsilon} {
     config.check("decoder");
-    const double scale = config.attention_scale > 0 ? config.attention_scale : 1 / std::sqrt(static_cast<double>(config.head_width));
+    const double scale =
+        config.attention_scale > 0 ? config.attention_scale : 1 / std::sqrt(static_cast<double>(config.head_width));
     attention_ = {config.width, config.heads, config.head_width, config.bias, scale, config.moe.init_scale};
     for (index_t l = 0; l < config.layers; ++l) feed_.emplace_back(config, l, needs_pool);
     weights_ = params<const S>();

@@ -23,9 +23,12 @@ class Encoder {
   static_assert(check_spec<Spec>());
 
   explicit Encoder(const StackConfig& config)
-      : config_(config), position_{config.heads, config.buckets, config.max_distance, true}, norm_{config.width, config.norm_epsilon} {
+      : config_(config),
+        position_{config.heads, config.buckets, config.max_distance, true},
+        norm_{config.width, config.norm_epsilon} {
     config.check("encoder");
-    const double scale = config.attention_scale > 0 ? config.attention_scale : 1 / std::sqrt(static_cast<double>(config.head_width));
+    const double scale =
+        config.attention_scale > 0 ? config.attention_scale : 1 / std::sqrt(static_cast<double>(config.head_width));
     attention_ = {config.width, config.heads, config.head_width, config.bias, scale, config.moe.init_scale};
     for (index_t l = 0; l < config.layers; ++l) feed_.emplace_back(config, l, false);
     weights_ = params<const S>();
@@ -129,10 +132,10 @@ class Encoder {
                                 feed_[l].backward(ctx, w.feed, dw.feed, tokens, n, g, dn, c.feed, loss_scale);
                               });
       const Matrix<const S> x = l > 0 ? cache_[l - 1].out.as_const() : input_;
-      residual(l, 0).backward(ctx, w.norm1, dw.norm1, x, dmiddle, dx, c.first,
-                              [&](Matrix<const S> n, Matrix<const S> g, Matrix<S> dn) {
-                                attention_.backward(ctx, w.attention, dw.attention, n, n, info(tokens), g, dn, dn, c.attention, dbias);
-                              });
+      residual(l, 0).backward(
+          ctx, w.norm1, dw.norm1, x, dmiddle, dx, c.first, [&](Matrix<const S> n, Matrix<const S> g, Matrix<S> dn) {
+            attention_.backward(ctx, w.attention, dw.attention, n, n, info(tokens), g, dn, dn, c.attention, dbias);
+          });
     }
     if (config_.relative_positions) position_.backward(ctx, gradients_.position, tokens.length, dbias);
   }

@@ -17,17 +17,19 @@ struct EncoderDecoderConfig {
   index_t vocabulary = 8000;
   StackConfig encoder, decoder;
   double label_smoothing = 0.1;
-  double output_z = 0;            // z-loss on the output logits
-  bool sinusoidal = true;         // absolute positions in the embedding
-  double embedding_scale = 0;     // 0: sqrt(width)
-  double output_scale = 1;        // of the hidden state before the tied head
+  double output_z = 0;         // z-loss on the output logits
+  bool sinusoidal = true;      // absolute positions in the embedding
+  double embedding_scale = 0;  // 0: sqrt(width)
+  double output_scale = 1;     // of the hidden state before the tied head
   void check() const {
     encoder.check("encoder");
     decoder.check("decoder");
-    require(encoder.width == decoder.width, "model: encoder and decoder share the embedding, so their widths must agree; got ",
-            encoder.width, " and ", decoder.width);
+    require(encoder.width == decoder.width,
+            "model: encoder and decoder share the embedding, so their widths must agree; got ", encoder.width, " and ",
+            decoder.width);
     require(vocabulary >= 2, "model: the vocabulary must have at least 2 entries; got ", vocabulary);
-    require(label_smoothing >= 0 && label_smoothing < 1, "model: label smoothing must be in [0, 1); got ", label_smoothing);
+    require(label_smoothing >= 0 && label_smoothing < 1, "model: label smoothing must be in [0, 1); got ",
+            label_smoothing);
   }
 };
 
@@ -51,12 +53,14 @@ class Seq2Seq {
                 "model: give encoder and decoder the same precision and backend");
 
   /// Throws Error if the configuration cannot work.
-  Seq2Seq(Context& ctx, const EncoderDecoderConfig& config, EncoderStack encoder, DecoderStack decoder, bool for_training)
+  Seq2Seq(Context& ctx, const EncoderDecoderConfig& config, EncoderStack encoder, DecoderStack decoder,
+          bool for_training)
       : config_(config), encoder_(std::move(encoder)), decoder_(std::move(decoder)) {
     config.check();
     const double width = static_cast<double>(config.encoder.width);
-    embedding_ = {config.vocabulary, config.encoder.width, config.embedding_scale > 0 ? config.embedding_scale : std::sqrt(width),
-                  config.sinusoidal, config.output_scale};
+    embedding_ = {config.vocabulary, config.encoder.width,
+                  config.embedding_scale > 0 ? config.embedding_scale : std::sqrt(width), config.sinusoidal,
+                  config.output_scale};
     loss_.config = CrossEntropyConfig::smoothed(config.label_smoothing, config.vocabulary);
     loss_.config.z = config.output_z;
     table_ = embedding_.template params<const S>();
@@ -100,7 +104,8 @@ class Seq2Seq {
 
   /// Sums of the cross entropy over the batch. With gradient_scale != 0 also the gradients of
   /// gradient_scale * sum(cross entropy) + routing_scale * (routing losses), accumulated into weights.gradient().
-  LossSums loss(Context& ctx, const Seq2SeqBatch& batch, Collective& comm, double gradient_scale, double routing_scale) {
+  LossSums loss(Context& ctx, const Seq2SeqBatch& batch, Collective& comm, double gradient_scale,
+                double routing_scale) {
     typename Arena<typename B::Memory>::Scope scope(ctx.arena);
     auto& arena = ctx.arena;
     const index_t ts = batch.source.count(), tt = batch.target.count(), d = config_.encoder.width;
@@ -124,7 +129,8 @@ class Seq2Seq {
         embedding_.logits(ctx, table_, hidden.slice_rows(r, n).as_const(), logits);
         sums += loss_(ctx, logits, batch.labels + r, gradient_scale);
         if (gradient_scale != 0)
-          embedding_.logits_backward(ctx, table_, dtable_, hidden.slice_rows(r, n).as_const(), logits.as_const(), dhidden.slice_rows(r, n));
+          embedding_.logits_backward(ctx, table_, dtable_, hidden.slice_rows(r, n).as_const(), logits.as_const(),
+                                     dhidden.slice_rows(r, n));
       }
     }
     if (gradient_scale == 0) return sums;
@@ -139,7 +145,8 @@ class Seq2Seq {
     }
     decoder_.backward(ctx, batch.target, memory, dhidden, dxt, dstates, dpool, routing_scale);
     embed_backward(ctx, batch.target, dxt, 1);
-    if (!dpool.empty()) B::for_each_row(ctx, ts, SentenceMeanBackwardRow<S, R>{dpool, batch.source, source_count_, dstates}, d);
+    if (!dpool.empty())
+      B::for_each_row(ctx, ts, SentenceMeanBackwardRow<S, R>{dpool, batch.source, source_count_, dstates}, d);
     encoder_.backward(ctx, batch.source, dstates, dxs, routing_scale);
     embed_backward(ctx, batch.source, dxs, 0);
     return sums;
@@ -150,7 +157,8 @@ class Seq2Seq {
     typename Arena<typename B::Memory>::Scope scope(ctx.arena);
     const index_t d = config_.encoder.width;
     const EncoderMemory<P> memory = encode(ctx, source, comm);
-    const Matrix<S> x = ctx.arena.template matrix<S>(target.count(), d), h = ctx.arena.template matrix<S>(target.count(), d);
+    const Matrix<S> x = ctx.arena.template matrix<S>(target.count(), d),
+                    h = ctx.arena.template matrix<S>(target.count(), d);
     embed(ctx, target, x, 1);
     decoder_.forward(ctx, target, memory, x, h, comm);
     embedding_.logits(ctx, table_, h.as_const(), out);
@@ -159,7 +167,8 @@ class Seq2Seq {
   /// The encoder's output, in arena memory of the caller's scope.
   EncoderMemory<P> encode(Context& ctx, const Tokens& source, Collective& comm) {
     const index_t d = config_.encoder.width;
-    const Matrix<S> x = ctx.arena.template matrix<S>(source.count(), d), y = ctx.arena.template matrix<S>(source.count(), d);
+    const Matrix<S> x = ctx.arena.template matrix<S>(source.count(), d),
+                    y = ctx.arena.template matrix<S>(source.count(), d);
     embed(ctx, source, x, 0);
     encoder_.forward(ctx, source, x, y, comm);
     return remember(ctx, source, y);
@@ -174,7 +183,8 @@ class Seq2Seq {
   void step(Context& ctx, const Tokens& tokens, Collective& comm, Matrix<S> out) {
     typename Arena<typename B::Memory>::Scope scope(ctx.arena);
     const index_t d = config_.encoder.width;
-    const Matrix<S> x = ctx.arena.template matrix<S>(tokens.count(), d), h = ctx.arena.template matrix<S>(tokens.count(), d);
+    const Matrix<S> x = ctx.arena.template matrix<S>(tokens.count(), d),
+                    h = ctx.arena.template matrix<S>(tokens.count(), d);
     embedding_.forward(ctx, table_, tokens, x);
     decoder_.step(ctx, tokens, x, h, comm);
     embedding_.logits(ctx, table_, h.as_const(), out);
@@ -197,14 +207,16 @@ class Seq2Seq {
   void drop(Context& ctx, S* x, index_t n, int stream) const {
     using C = typename P::compute;
     const Random random = ctx.random.for_layer(layer_stream(stream == 1, 1000, 0));
-    B::for_each_index(ctx, (n + 7) / 8, Dropout8<S, C>{x, x, n, static_cast<float>(dropout()), random, Purpose::dropout});
+    B::for_each_index(ctx, (n + 7) / 8,
+                      Dropout8<S, C>{x, x, n, static_cast<float>(dropout()), random, Purpose::dropout});
   }
   EncoderMemory<P> remember(Context& ctx, const Tokens& source, Matrix<const S> states) {
     EncoderMemory<P> memory{states, source.valid, source.length, {}};
     if (decoder_.wants_pool()) {
       const Matrix<R> pool = ctx.arena.template matrix<R>(source.sentences, states.cols);
       source_count_ = ctx.arena.template take<std::int32_t>(source.sentences);
-      B::for_each_index(ctx, source.sentences, UnitWeights{{Level::sentence, source.length, nullptr}, source, source_count_});
+      B::for_each_index(ctx, source.sentences,
+                        UnitWeights{{Level::sentence, source.length, nullptr}, source, source_count_});
       B::for_each_row(ctx, source.sentences, SentenceMeanRow<S, R>{states, source, pool}, source.length * states.cols);
       memory.pool = pool;
     }

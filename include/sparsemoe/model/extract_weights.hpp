@@ -124,9 +124,7 @@ void extract_leaf(const ExtractedLeaf& leaf, Read&& read, M* to) {
     return plan.kept[static_cast<std::size_t>(plan.chosen[static_cast<std::size_t>(k)])];
   };
   switch (leaf.kind) {
-    case Kind::copy:
-      read(leaf.source, index_t(0), from.size(), to);
-      break;
+    case Kind::copy: read(leaf.source, index_t(0), from.size(), to); break;
     case Kind::table:
       for (std::size_t i = 0; i < plan.table.size(); ++i) to[i] = static_cast<M>(plan.table[i]);
       break;

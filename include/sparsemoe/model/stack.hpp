@@ -18,8 +18,8 @@ struct StackConfig {
   index_t layers = 2, width = 256, heads = 4, head_width = 64, hidden = 1024;
   index_t sparse_every = 2;  // layer i is sparse if (i + 1) % sparse_every == 0; 0: none is
   double dropout = 0;
-  bool bias = true;                // of the dense layers and projections
-  bool relative_positions = false; // T5 position bias in self-attention
+  bool bias = true;                 // of the dense layers and projections
+  bool relative_positions = false;  // T5 position bias in self-attention
   index_t buckets = 32, max_distance = 128;
   double attention_scale = 0;  // 0: head_width^-0.5
   double norm_epsilon = 1e-6;
@@ -42,8 +42,8 @@ struct StackConfig {
   }
   void check(const char* stack) const {
     require(layers >= 1 && width >= 1 && heads >= 1 && head_width >= 1 && hidden >= 1, stack,
-            ": layers, width, heads, head width and hidden width must be at least 1; got ", layers, ", ", width, ", ", heads, ", ",
-            head_width, " and ", hidden);
+            ": layers, width, heads, head width and hidden width must be at least 1; got ", layers, ", ", width, ", ",
+            heads, ", ", head_width, " and ", hidden);
     require(dropout >= 0 && dropout < 1, stack, ": dropout must be in [0, 1); got ", dropout);
     require(sparse_every >= 0, stack, ": sparse-every must not be negative; got ", sparse_every);
     const auto check_list = [&](const std::vector<index_t>& list, index_t least, const char* what) {

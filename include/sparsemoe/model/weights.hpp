@@ -79,8 +79,9 @@ class Weights {
       B::copy_to_host(ctx, narrow.data(), storage(), total_);
       for (const auto& p : list_)
         for (index_t i = 0; i < p.shape.size(); ++i)
-          host[static_cast<std::size_t>(p.offset + i)] =
-              p.init.wide ? reinterpret_cast<const M*>(narrow.data() + p.offset)[i] : M(narrow[static_cast<std::size_t>(p.offset + i)]);
+          host[static_cast<std::size_t>(p.offset + i)] = p.init.wide
+                                                             ? reinterpret_cast<const M*>(narrow.data() + p.offset)[i]
+                                                             : M(narrow[static_cast<std::size_t>(p.offset + i)]);
     }
     return host;
   }

@@ -48,9 +48,9 @@ struct Attention {
     }
   };
   struct Cache {
-    Matrix<S> q, k, v;   // (B Lq, H d), (B Lk, H d), (B Lk, H d)
-    Matrix<S> probs;     // (B H Lq, Lk)
-    Matrix<S> mixed;     // (B Lq, H d)
+    Matrix<S> q, k, v;  // (B Lq, H d), (B Lk, H d), (B Lk, H d)
+    Matrix<S> probs;    // (B H Lq, Lk)
+    Matrix<S> mixed;    // (B Lq, H d)
   };
   template <class T>
   Params<T> params() const {
@@ -75,8 +75,8 @@ struct Attention {
   }
 
   /// dx = gradient through the queries; dmemory = through keys and values. Self-attention gives the same matrix twice
-  /// and gets the sum. dbias (H Lq, Lk) +=, if not empty. dattention (B H Lq, Lk): the gradient of a loss on the attention
-  /// weights themselves (guided alignment), if there is one.
+  /// and gets the sum. dbias (H Lq, Lk) +=, if not empty. dattention (B H Lq, Lk): the gradient of a loss on the
+  /// attention weights themselves (guided alignment), if there is one.
   void backward(Context& ctx, const Params<const S>& w, const Params<A>& dw, Matrix<const S> x, Matrix<const S> memory,
                 const AttentionInfo<C>& info, Matrix<const S> dy, Matrix<S> dx, Matrix<S> dmemory, const Cache& c,
                 Matrix<C> dbias = {}, Matrix<const S> dattention = {}) const {

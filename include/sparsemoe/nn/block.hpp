@@ -54,7 +54,9 @@ struct Residual {
 
  private:
   void drop(Context& ctx, const S* x, S* y, index_t n) const {
-    B::for_each_index(ctx, (n + 7) / 8, Dropout8<S, C>{x, y, n, static_cast<float>(dropout), ctx.random.for_layer(stream), Purpose::dropout});
+    B::for_each_index(
+        ctx, (n + 7) / 8,
+        Dropout8<S, C>{x, y, n, static_cast<float>(dropout), ctx.random.for_layer(stream), Purpose::dropout});
   }
 };
 

@@ -76,9 +76,9 @@ struct Embedding {
   using Context = typename B::Context;
 
   index_t vocabulary = 0, width = 0;
-  double scale = 1;           // of the looked-up row: sqrt(D) in the original transformer, 1 in T5
-  bool positions = true;      // add sinusoids
-  double output_scale = 1;    // of the hidden state before the tied head: D^-0.5 in T5
+  double scale = 1;         // of the looked-up row: sqrt(D) in the original transformer, 1 in T5
+  bool positions = true;    // add sinusoids
+  double output_scale = 1;  // of the hidden state before the tied head: D^-0.5 in T5
 
   template <class T>
   struct Params {
@@ -106,7 +106,8 @@ struct Embedding {
   void backward(Context& ctx, const Params<A>& dw, const Tokens& tokens, Matrix<const S> dy) const {
     constexpr index_t block = EmbedBackwardColumns<P>::width;
     B::for_each_row(ctx, (width + block - 1) / block,
-                    EmbedBackwardColumns<P>{tokens.ids, tokens.valid, dy, A(scale), dw.weight.data}, tokens.count() * block);
+                    EmbedBackwardColumns<P>{tokens.ids, tokens.valid, dy, A(scale), dw.weight.data},
+                    tokens.count() * block);
   }
   /// logits (T, V) = output_scale * x table^T
   void logits(Context& ctx, const Params<const S>& w, Matrix<const S> x, Matrix<S> y) const {

@@ -30,8 +30,8 @@ struct FeedForward {
     return inner.template params<T>();
   }
   void forward(Context& ctx, const Params<const S>& w, Matrix<const S> x, Matrix<S> y, Cache& c) const {
-    require(x.cols == inner.width && y.cols == inner.width, "feed-forward: x is ", x.rows, " x ", x.cols, " and y ", y.rows, " x ",
-            y.cols, ", expected width ", inner.width);
+    require(x.cols == inner.width && y.cols == inner.width, "feed-forward: x is ", x.rows, " x ", x.cols, " and y ",
+            y.rows, " x ", y.cols, ", expected width ", inner.width);
     c.offsets = ctx.arena.template take<std::int32_t>(2);
     const std::int32_t host[2] = {0, static_cast<std::int32_t>(x.rows)};
     B::copy_from_host(ctx, c.offsets, host, 2);

@@ -57,8 +57,8 @@ struct Linear {
 
   /// x (T, in) -> y (T, out). Throws Error if the widths do not fit.
   void forward(Context& ctx, const Params<const S>& w, Matrix<const S> x, Matrix<S> y) const {
-    require(x.cols == in && y.cols == out && x.rows == y.rows, "linear: x is ", x.rows, " x ", x.cols, " and y ", y.rows,
-            " x ", y.cols, ", expected widths ", in, " and ", out);
+    require(x.cols == in && y.cols == out && x.rows == y.rows, "linear: x is ", x.rows, " x ", x.cols, " and y ",
+            y.rows, " x ", y.cols, ", expected widths ", in, " and ", out);
     B::gemm(ctx, Op::none, Op::none, 1, x, w.weight.matrix(), false, y, AddBiasRow<P>{bias ? w.bias.data : nullptr, y});
   }
   /// dw += x^T dy; dx = dy W^T, or dx += that.

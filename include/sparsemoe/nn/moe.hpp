@@ -37,11 +37,12 @@ struct MoeConfig {
 
   /// Throws Error for what cannot work.
   void check() const {
-    require(experts >= 1 && width >= 1 && hidden >= 1, "moe: experts, width and hidden must be at least 1; got ", experts, ", ",
-            width, " and ", hidden);
+    require(experts >= 1 && width >= 1 && hidden >= 1, "moe: experts, width and hidden must be at least 1; got ",
+            experts, ", ", width, " and ", hidden);
     require(tasks >= 1, "moe: tasks must be at least 1; got ", tasks);
-    require(capacity_factor >= 0 && eval_capacity_factor >= 0, "moe: a capacity factor must not be negative (0 is dropless); got ",
-            capacity_factor, " and ", eval_capacity_factor);
+    require(capacity_factor >= 0 && eval_capacity_factor >= 0,
+            "moe: a capacity factor must not be negative (0 is dropless); got ", capacity_factor, " and ",
+            eval_capacity_factor);
     require(jitter >= 0 && jitter < 1, "moe: jitter must be in [0, 1); got ", jitter);
     require(expert_dropout >= 0 && expert_dropout < 1, "moe: expert dropout must be in [0, 1); got ", expert_dropout);
   }
@@ -53,8 +54,8 @@ struct MoeConfig {
     const double whole = rounding == CapacityRounding::floor  ? std::floor(share)
                          : rounding == CapacityRounding::ceil ? std::ceil(share)
                                                               : std::nearbyint(share);
-    return static_cast<std::int32_t>(std::clamp<double>(whole, static_cast<double>(std::min(min_capacity, tokens)),
-                                                        static_cast<double>(tokens)));
+    return static_cast<std::int32_t>(
+        std::clamp<double>(whole, static_cast<double>(std::min(min_capacity, tokens)), static_cast<double>(tokens)));
   }
 };
 
@@ -105,7 +106,8 @@ class MoE {
     require(Traits::top_k <= config.experts, "moe: a top-", Traits::top_k,
             " router needs at least that many experts; got ", config.experts);
     require(Traits::can_drop_tokens || (config.capacity_factor <= 0 && config.eval_capacity_factor <= 0),
-            "moe: sentence and task routing are dropless, so that a sentence is treated as one; set the capacity factors to 0");
+            "moe: sentence and task routing are dropless, so that a sentence is treated as one; set the capacity "
+            "factors to 0");
     experts_ = {config.experts, config.width, config.hidden, config.bias, config.expert_dropout, config.init_scale};
   }
 
@@ -136,12 +138,12 @@ class MoE {
 
   struct Cache {
     index_t units = 0;
-    Matrix<R> router_input;  // (U, D) where it differs from x
-    Matrix<R> scores;        // (U, E) probabilities
+    Matrix<R> router_input;                             // (U, D) where it differs from x
+    Matrix<R> scores;                                   // (U, E) probabilities
     std::int32_t *chosen = nullptr, *weight = nullptr;  // (U, K), (U) valid tokens of a unit
     R *lse = nullptr, *entropy = nullptr;               // (U)
     std::int32_t *slot = nullptr, *source = nullptr, *offsets = nullptr, *expert = nullptr;
-    R* combine = nullptr;  // (T, K)
+    R* combine = nullptr;       // (T, K)
     Matrix<std::int32_t> used;  // (tasks, E)
     R *sums = nullptr, *coefficient = nullptr, *balance = nullptr;
     Matrix<S> inputs, outputs;  // (T K, D) sorted by expert
@@ -159,11 +161,13 @@ class MoE {
   void forward(Context& ctx, const Params<const S>& w, const Tokens& tokens, Matrix<const S> x, Matrix<S> y, Cache& c,
                Collective& comm, Matrix<const R> pool = {}) const {
     const index_t T = tokens.count(), E = config_.experts;
-    require(x.rows == T && y.rows == T && x.cols == config_.width && y.cols == config_.width, "moe: x is ", x.rows, " x ",
-            x.cols, " and y ", y.rows, " x ", y.cols, ", expected ", T, " x ", config_.width);
+    require(x.rows == T && y.rows == T && x.cols == config_.width && y.cols == config_.width, "moe: x is ", x.rows,
+            " x ", x.cols, " and y ", y.rows, " x ", y.cols, ", expected ", T, " x ", config_.width);
     require(tokens.valid != nullptr, "moe: give the validity mask of the tokens; padding must not be routed");
-    require(Traits::level != Level::task || tokens.task != nullptr, "moe: task routing needs the task of every sentence");
-    require(!config_.external_pool || !pooled || pool.rows == tokens.sentences, "moe: a decoder's sentence router needs the source mean of every sentence");
+    require(Traits::level != Level::task || tokens.task != nullptr,
+            "moe: task routing needs the task of every sentence");
+    require(!config_.external_pool || !pooled || pool.rows == tokens.sentences,
+            "moe: a decoder's sentence router needs the source mean of every sentence");
     auto& arena = ctx.arena;
     const Units units = units_of(tokens);
     c.units = Traits::level == Level::sentence ? tokens.sentences : Traits::level == Level::task ? config_.tasks : T;
@@ -186,8 +190,8 @@ class MoE {
     B::for_each_index(ctx, c.units, UnitWeights{units, tokens, c.weight});
     score(ctx, w, tokens, x, c, pool);
     B::for_each_row(ctx, c.units,
-                    RouteRow<Router, R>{router_, c.scores.empty() ? Matrix<R>(nullptr, c.units, E) : c.scores, units, tokens,
-                                        c.weight, ctx.training, ctx.random, c.chosen, c.lse, c.entropy},
+                    RouteRow<Router, R>{router_, c.scores.empty() ? Matrix<R>(nullptr, c.units, E) : c.scores, units,
+                                        tokens, c.weight, ctx.training, ctx.random, c.chosen, c.lse, c.entropy},
                     E * 16);
     dispatch(ctx, tokens, c);
     B::for_each_index(ctx, T, CombineWeights<Router, R>{choices(tokens, c), c.scores, c.slot, T, c.combine});
@@ -199,7 +203,8 @@ class MoE {
   }
 
   /// dw +=, dx =, dpool += (if given). loss_scale multiplies the gradient of the routing losses: 1, or what the caller
-  /// scales the whole loss by. dcombine (T, K): the gradient of a loss on the combine weights themselves, if there is one.
+  /// scales the whole loss by. dcombine (T, K): the gradient of a loss on the combine weights themselves, if there is
+  /// one.
   void backward(Context& ctx, const Params<const S>& w, const Params<A>& dw, const Tokens& tokens, Matrix<const S> x,
                 Matrix<const S> dy, Matrix<S> dx, const Cache& c, double loss_scale = 1, Matrix<R> dpool = {},
                 Matrix<const R> dcombine = {}) const {
@@ -210,9 +215,11 @@ class MoE {
     const Matrix<S> dinputs = arena.template matrix<S>(T * K, config_.width);
     R* dweight = arena.template take<R>(T * K);
     B::for_each_index(ctx, T * K, KeptWeightGradient<R>{dcombine, c.slot, dweight, T, K});
-    B::for_each_row(ctx, T * K, CombineBackwardRow<P>{dy, c.outputs, c.source, c.offsets + E, c.combine, K, T, doutputs, dweight},
+    B::for_each_row(ctx, T * K,
+                    CombineBackwardRow<P>{dy, c.outputs, c.source, c.offsets + E, c.combine, K, T, doutputs, dweight},
                     config_.width * 3);
-    experts_.backward(ctx, w.experts, dw.experts, c.inputs.as_const(), {c.offsets, c.expert, c.source}, doutputs.as_const(), dinputs, c.experts);
+    experts_.backward(ctx, w.experts, dw.experts, c.inputs.as_const(), {c.offsets, c.expert, c.source},
+                      doutputs.as_const(), dinputs, c.experts);
     B::for_each_row(ctx, T, GatherBackwardRow<P>{dinputs, c.slot, K, dx}, config_.width * K);
     if constexpr (Traits::learned) {
       const Matrix<R> dscores = arena.template matrix<R>(c.units, E);
@@ -223,11 +230,12 @@ class MoE {
         dunit = sums;
       }
       constexpr bool balanced = Traits::balance != Balance::none;
-      B::for_each_row(ctx, c.units,
-                      GateBackwardRow<Router, R>{c.scores, c.chosen, c.weight, c.slot, T, dunit, balanced ? c.coefficient : nullptr,
-                                                 R(config_.balance_coefficient * loss_scale), R(config_.z_coefficient * loss_scale),
-                                                 c.lse, c.sums + 2 * E + 2, dscores},
-                      E * 8);
+      B::for_each_row(
+          ctx, c.units,
+          GateBackwardRow<Router, R>{c.scores, c.chosen, c.weight, c.slot, T, dunit, balanced ? c.coefficient : nullptr,
+                                     R(config_.balance_coefficient * loss_scale), R(config_.z_coefficient * loss_scale),
+                                     c.lse, c.sums + 2 * E + 2, dscores},
+          E * 8);
       gate_backward(ctx, w, dw, tokens, x, dx, c, dscores, dpool);
     }
   }
@@ -262,14 +270,13 @@ class MoE {
   }
   /// The routing losses of the last forward pass with their coefficients, as they enter the total loss.
   double weighted_loss(const RoutingStatistics& s) const {
-    return (Traits::balance != Balance::none ? config_.balance_coefficient * s.balance : 0) + config_.z_coefficient * s.z;
+    return (Traits::balance != Balance::none ? config_.balance_coefficient * s.balance : 0) +
+           config_.z_coefficient * s.z;
   }
 
  private:
   static Units units_of(const Tokens& tokens) { return {Traits::level, tokens.length, tokens.task}; }
-  static Choices choices(const Tokens& tokens, const Cache& c) {
-    return {units_of(tokens), c.chosen, tokens.valid, K};
-  }
+  static Choices choices(const Tokens& tokens, const Cache& c) { return {units_of(tokens), c.chosen, tokens.valid, K}; }
   /// True where the gate reads x itself: same type, no jitter.
   bool reads_x(const Context& ctx) const {
     return std::is_same_v<S, R> && !pooled && !(ctx.training && config_.jitter > 0);
@@ -293,15 +300,16 @@ class MoE {
         if (config_.external_pool)
           B::copy(ctx, c.router_input.data, pool.data, pool.size());
         else
-          B::for_each_row(ctx, c.units, SentenceMeanRow<S, R>{x, tokens, c.router_input}, tokens.length * config_.width);
+          B::for_each_row(ctx, c.units, SentenceMeanRow<S, R>{x, tokens, c.router_input},
+                          tokens.length * config_.width);
       } else {
         B::for_each_row(ctx, c.units, router_copy(ctx, x, c.router_input), config_.width);
       }
       B::gemm(ctx, Op::none, Op::none, 1, c.router_input.as_const(), gate, false, c.scores);
     }
   }
-  void gate_backward(Context& ctx, const Params<const S>& w, const Params<A>& dw, const Tokens& tokens, Matrix<const S> x,
-                     Matrix<S> dx, const Cache& c, Matrix<R> dscores, Matrix<R> dpool) const {
+  void gate_backward(Context& ctx, const Params<const S>& w, const Params<A>& dw, const Tokens& tokens,
+                     Matrix<const S> x, Matrix<S> dx, const Cache& c, Matrix<R> dscores, Matrix<R> dpool) const {
     if constexpr (Traits::level == Level::task) {
       B::for_each_index(ctx, dscores.size(), AddTo<R, A, R>{dscores.data, dw.gate.data});
     } else if constexpr (scored) {
@@ -320,7 +328,8 @@ class MoE {
       B::gemm(ctx, Op::none, Op::transpose, 1, d, gate, false, dinput);
       if constexpr (pooled) {
         if (!config_.external_pool)
-          B::for_each_row(ctx, tokens.count(), SentenceMeanBackwardRow<S, R>{dinput, tokens, c.weight, dx}, config_.width);
+          B::for_each_row(ctx, tokens.count(), SentenceMeanBackwardRow<S, R>{dinput, tokens, c.weight, dx},
+                          config_.width);
         else if (!dpool.empty())
           B::for_each_index(ctx, dinput.size(), AddTo<R, R, R>{dinput.data, dpool.data});
       } else {
@@ -331,27 +340,35 @@ class MoE {
   void dispatch(Context& ctx, const Tokens& tokens, Cache& c) const {
     typename Arena<typename B::Memory>::Scope scope(ctx.arena);
     const index_t T = tokens.count(), E = config_.experts;
-    const index_t group = config_.group > 0 ? std::min(config_.group, std::max<index_t>(T, 1)) : std::max<index_t>(T, 1);
+    const index_t group =
+        config_.group > 0 ? std::min(config_.group, std::max<index_t>(T, 1)) : std::max<index_t>(T, 1);
     const SlotOrder order{T, K, group};
     const index_t chunks = order.chunks();
     c.capacity = config_.capacity(group, ctx.training);
     constexpr bool consumes = Traits::rejected_consumes_slot;
-    auto matrix = [&] { return Matrix<std::int32_t>(ctx.arena.template take<std::int32_t>(E * chunks + 1), E, chunks); };
+    auto matrix = [&] {
+      return Matrix<std::int32_t>(ctx.arena.template take<std::int32_t>(E * chunks + 1), E, chunks);
+    };
     const Matrix<std::int32_t> kept = matrix(), next = matrix();
     Matrix<std::int32_t> position, first;
     if (c.capacity > 0) {
       const Matrix<std::int32_t> count = matrix();
       position = matrix();
       first = matrix();
-      B::for_each_row(ctx, chunks, OneLaneRow<CountChoices>{{choices(tokens, c), order, consumes, count}}, SlotOrder::run);
+      B::for_each_row(ctx, chunks, OneLaneRow<CountChoices>{{choices(tokens, c), order, consumes, count}},
+                      SlotOrder::run);
       B::exclusive_scan(ctx, count.data, position.data, E * chunks);
       B::copy(ctx, first.data, position.data, E * chunks);
     }
-    B::for_each_row(ctx, chunks, OneLaneRow<KeepChoices>{{choices(tokens, c), order, consumes, c.capacity, position, first, kept, c.slot}}, SlotOrder::run);
+    B::for_each_row(
+        ctx, chunks,
+        OneLaneRow<KeepChoices>{{choices(tokens, c), order, consumes, c.capacity, position, first, kept, c.slot}},
+        SlotOrder::run);
     B::zero(ctx, kept.data + E * chunks, 1);
     B::exclusive_scan(ctx, kept.data, next.data, E * chunks + 1);
     B::for_each_index(ctx, E + 1, SlotOffsets{next.data, chunks, c.offsets});
-    B::for_each_row(ctx, chunks, OneLaneRow<AssignSlots>{{choices(tokens, c), order, next, c.slot, c.source}}, SlotOrder::run);
+    B::for_each_row(ctx, chunks, OneLaneRow<AssignSlots>{{choices(tokens, c), order, next, c.slot, c.source}},
+                    SlotOrder::run);
     B::for_each_row(ctx, E, OneLaneRow<SlotExpert>{{c.offsets, c.expert}}, T * K / E + 1);
   }
   void losses(Context& ctx, const Tokens& tokens, Cache& c, Collective& comm) const {
@@ -359,12 +376,15 @@ class MoE {
     const index_t counted = Traits::balance == Balance::first_choice ? 1 : K;
     B::zero(ctx, c.sums, 2 * E + 3);
     if constexpr (Traits::balance == Balance::first_choice) {
-      B::for_each_row(ctx, config_.tasks, OneLaneRow<CountUsage>{{choices(tokens, c), tokens, counted, c.used}}, tokens.count());
+      B::for_each_row(ctx, config_.tasks, OneLaneRow<CountUsage>{{choices(tokens, c), tokens, counted, c.used}},
+                      tokens.count());
       B::for_each_index(ctx, E, ChoiceCounts<R>{c.used, c.sums});
     }
-    B::for_each_row(ctx, config_.tasks, OneLaneRow<CountUsage>{{choices(tokens, c), tokens, K, c.used}}, tokens.count() * K / config_.tasks);
+    B::for_each_row(ctx, config_.tasks, OneLaneRow<CountUsage>{{choices(tokens, c), tokens, K, c.used}},
+                    tokens.count() * K / config_.tasks);
     if constexpr (Traits::balance != Balance::first_choice) B::for_each_index(ctx, E, ChoiceCounts<R>{c.used, c.sums});
-    if constexpr (Traits::learned) add_column_sums<B>(ctx, c.units, E, ProbabilityTerm<R>{c.scores, c.weight}, c.sums + E);
+    if constexpr (Traits::learned)
+      add_column_sums<B>(ctx, c.units, E, ProbabilityTerm<R>{c.scores, c.weight}, c.sums + E);
     add_column_sums<B>(ctx, c.units, 3, UnitStatisticsTerm<R>{c.lse, c.entropy, c.weight}, c.sums + 2 * E);
     if (comm.size() > 1) comm.all_reduce_sum(c.sums, static_cast<std::size_t>(2 * E + 3));
     B::for_each_index(ctx, 1, BalanceLoss<R>{c.sums, E, counted, c.coefficient, c.balance});

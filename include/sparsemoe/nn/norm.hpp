@@ -50,7 +50,8 @@ struct LayerNorm {
   void forward(Context& ctx, const Params<const S>& w, Matrix<const S> x, Matrix<S> y, Cache& c) const {
     c.mean = ctx.arena.template take<C>(x.rows);
     c.scale = ctx.arena.template take<C>(x.rows);
-    B::for_each_row(ctx, x.rows, LayerNormRow<P>{x, w.weight.data, w.bias.data, C(epsilon), y, c.mean, c.scale}, width * 4);
+    B::for_each_row(ctx, x.rows, LayerNormRow<P>{x, w.weight.data, w.bias.data, C(epsilon), y, c.mean, c.scale},
+                    width * 4);
   }
   void backward(Context& ctx, const Params<const S>& w, const Params<A>& dw, Matrix<const S> x, Matrix<const S> dy,
                 Matrix<S> dx, const Cache& c) const {

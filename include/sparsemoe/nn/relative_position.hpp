@@ -49,7 +49,8 @@ struct RelativeBiasBackward {
     if (team.lane() != 0) return;
     for (index_t i = 0; i < queries; ++i)
       for (index_t j = 0; j < dbias.cols; ++j)
-        dtable[relative_bucket(j - i, bidirectional, buckets, max_distance) * heads + h] += A(dbias(h * queries + i, j));
+        dtable[relative_bucket(j - i, bidirectional, buckets, max_distance) * heads + h] +=
+            A(dbias(h * queries + i, j));
   }
 };
 
@@ -78,10 +79,15 @@ struct RelativePosition {
   }
   /// bias (H Lq, Lk); query 0 stands at key position `query_offset`.
   void forward(Context& ctx, const Params<const S>& w, index_t queries, index_t query_offset, Matrix<C> bias) const {
-    B::for_each_index(ctx, bias.size(), RelativeBias<S, C>{w.weight.data, heads, queries, query_offset, buckets, max_distance, bidirectional, bias});
+    B::for_each_index(
+        ctx, bias.size(),
+        RelativeBias<S, C>{w.weight.data, heads, queries, query_offset, buckets, max_distance, bidirectional, bias});
   }
   void backward(Context& ctx, const Params<A>& dw, index_t queries, Matrix<const C> dbias) const {
-    B::for_each_row(ctx, heads, RelativeBiasBackward<C, A>{dbias, heads, queries, buckets, max_distance, bidirectional, dw.weight.data}, dbias.size() / heads);
+    B::for_each_row(
+        ctx, heads,
+        RelativeBiasBackward<C, A>{dbias, heads, queries, buckets, max_distance, bidirectional, dw.weight.data},
+        dbias.size() / heads);
   }
 };
 

@@ -14,9 +14,9 @@ namespace adafactor {
 
 /// What a step needs to know of an item.
 struct ItemState {
-  double rate = 0;   // learning rate times the parameter's scale
-  double clip = 1;   // factor on the update
-  int idle = 0;      // the gradient is all zero and idle items are skipped
+  double rate = 0;  // learning rate times the parameter's scale
+  double clip = 1;  // factor on the update
+  int idle = 0;     // the gradient is all zero and idle items are skipped
 };
 
 /// The operands of every pass.
@@ -29,12 +29,12 @@ struct Operands {
   ItemState* states;
   M* master;
   const G* gradient;
-  typename P::storage* weights;        // or null
-  M *row, *col, *full, *momentum;      // the state; momentum or null
-  M *partial, *row_scale, *col_scale;  // column sums a block; a row; a column
+  typename P::storage* weights;          // or null
+  M *row, *col, *full, *momentum;        // the state; momentum or null
+  M *partial, *row_scale, *col_scale;    // column sums a block; a row; a column
   double *theta_square, *update_square;  // a block
-  M* largest;                          // |g| a block
-  M scale, eps1, beta2, keep2;         // keep2 = 1 - beta2
+  M* largest;                            // |g| a block
+  M scale, eps1, beta2, keep2;           // keep2 = 1 - beta2
   double eps2, clip, rate;
   M beta1, weight_decay;
   bool scaled, skip_idle;
@@ -226,7 +226,8 @@ struct ApplyBlock {
         }
       } else if (m.factored) {
         SPARSEMOE_SIMD
-        for (index_t j = team.lane(); j < n; j += Team::lanes) theta[j] = theta[j] * keep - f * (M(g[j]) * col_scale[j]);
+        for (index_t j = team.lane(); j < n; j += Team::lanes)
+          theta[j] = theta[j] * keep - f * (M(g[j]) * col_scale[j]);
       } else {
         SPARSEMOE_SIMD
         for (index_t j = team.lane(); j < n; j += Team::lanes)
@@ -262,9 +263,9 @@ class Adafactor {
     double decay_rate = -0.8;     // the second moment's decay is 1 - step^decay_rate
     double beta1 = 0;             // 0: no first moment, and no memory for it
     double eps1 = 1e-30, eps2 = 1e-3, weight_decay = 0;
-    index_t min_factored = 1;     // matrices with a smaller extent keep the full second moment
+    index_t min_factored = 1;  // matrices with a smaller extent keep the full second moment
     NormScope norms = NormScope::batch_item;
-    bool skip_idle = false;       // a batch item whose gradient is all zero keeps parameter and state as they are
+    bool skip_idle = false;  // a batch item whose gradient is all zero keeps parameter and state as they are
     bool decay_vectors = true;
 
     template <class F>
@@ -287,7 +288,8 @@ class Adafactor {
       require(clip_threshold > 0, "adafactor: clip_threshold must be positive, not ", clip_threshold);
       require(decay_rate < 0, "adafactor: decay_rate must be negative, not ", decay_rate);
       require(beta1 >= 0 && beta1 < 1, "adafactor: beta1 must be in [0, 1), not ", beta1);
-      require(eps1 > 0 && eps2 >= 0, "adafactor: eps1 must be positive and eps2 not negative, not ", eps1, " and ", eps2);
+      require(eps1 > 0 && eps2 >= 0, "adafactor: eps1 must be positive and eps2 not negative, not ", eps1, " and ",
+              eps2);
       require(weight_decay >= 0, "adafactor: weight_decay must not be negative, but is ", weight_decay);
       require(min_factored >= 1, "adafactor: min_factored must be at least 1, not ", min_factored);
       require(relative_step || !warmup_init, "adafactor: warmup_init needs relative_step");

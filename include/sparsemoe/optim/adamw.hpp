@@ -9,8 +9,8 @@
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
-/// Where weight decay enters: theta *= 1 - lr wd before the update (AdamW), the same after it (Hugging Face's AdamW), or
-/// g += wd theta (Adam with an L2 penalty).
+/// Where weight decay enters: theta *= 1 - lr wd before the update (AdamW), the same after it (Hugging Face's AdamW),
+/// or g += wd theta (Adam with an L2 penalty).
 enum class Decay { before, after, l2 };
 
 constexpr std::array<std::string_view, 3> field_names(Decay) { return {"before", "after", "l2"}; }
@@ -128,8 +128,8 @@ class AdamW {
                           second_.template as<Master>(), largest_.template as<Master>(), gradient,
                           detail::separate_weights(weights, master), Master(gradient_scale), Master(c.beta1),
                           Master(c.beta2), Master(1 - c.beta1), Master(1 - c.beta2), Master(learning_rate / correct1),
-                          Master(1 / std::sqrt(correct2)), Master(c.eps),
-                          Master(c.decay == Decay::before ? shrink : 1), Master(c.decay == Decay::after ? shrink : 1),
+                          Master(1 / std::sqrt(correct2)), Master(c.eps), Master(c.decay == Decay::before ? shrink : 1),
+                          Master(c.decay == Decay::after ? shrink : 1),
                           Master(c.decay == Decay::l2 ? c.weight_decay : 0)},
         plan_.work_per_block());
   }

@@ -77,7 +77,8 @@ class Sgd {
   };
 
   Sgd(Context& ctx, const std::vector<ParamInfo>& list, Config config)
-      : config_((config.check(), config)), plan_(ctx, list, 0, NormScope::batch_item, true),
+      : config_((config.check(), config)),
+        plan_(ctx, list, 0, NormScope::batch_item, true),
         mean_(detail::zeroed<B, Master>(ctx, config.momentum > 0 ? plan_.elements() : 0)) {}
 
   void update(Context& ctx, Master* master, const typename P::accumulate* gradient, double gradient_scale,
@@ -123,7 +124,8 @@ class Adagrad {
   };
 
   Adagrad(Context& ctx, const std::vector<ParamInfo>& list, Config config)
-      : config_((config.check(), config)), plan_(ctx, list, 0, NormScope::batch_item, true),
+      : config_((config.check(), config)),
+        plan_(ctx, list, 0, NormScope::batch_item, true),
         sum_(detail::zeroed<B, Master>(ctx, plan_.elements())) {}
 
   void update(Context& ctx, Master* master, const typename P::accumulate* gradient, double gradient_scale,

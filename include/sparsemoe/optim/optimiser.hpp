@@ -31,32 +31,42 @@ namespace sparsemoe::inline SPARSEMOE_ABI {
 ///   void visit_state(F&& f);      f(const char* name, Master* data, index_t count), for checkpoints
 template <class O>
 constexpr bool check_optimiser() {
-  static_assert(requires { typename O::Precision; }, "optimiser: add  using Precision = P");
-  static_assert(requires { typename O::Backend; }, "optimiser: add  using Backend = B");
-  static_assert(requires { typename O::Config; }, "optimiser: add  struct Config");
-  static_assert(requires { O::name; }, "optimiser: add  static constexpr const char* name");
-  if constexpr (requires { typename O::Precision; typename O::Backend; typename O::Config; }) {
+  static_assert(
+      requires { typename O::Precision; }, "optimiser: add  using Precision = P");
+  static_assert(
+      requires { typename O::Backend; }, "optimiser: add  using Backend = B");
+  static_assert(
+      requires { typename O::Config; }, "optimiser: add  struct Config");
+  static_assert(
+      requires { O::name; }, "optimiser: add  static constexpr const char* name");
+  if constexpr (requires {
+                  typename O::Precision;
+                  typename O::Backend;
+                  typename O::Config;
+                }) {
     using P = typename O::Precision;
     using Context = typename O::Backend::Context;
     static_assert(std::is_constructible_v<O, Context&, std::vector<ParamInfo>, typename O::Config>,
                   "optimiser: add a constructor (Context&, const std::vector<ParamInfo>&, Config)");
-    static_assert(requires(O& o, Context& ctx, typename P::master* m, const typename P::accumulate* g,
-                           typename P::storage* w, index_t step) { o.update(ctx, m, g, 1.0, w, step, 1.0); },
-                  "optimiser: add  void update(ctx, master, gradient, gradient_scale, weights, step, learning_rate)");
-    static_assert(requires(O& o, void (*f)(const char*, typename P::master*, index_t)) { o.visit_state(f); },
-                  "optimiser: add  template <class F> void visit_state(F&& f)");
+    static_assert(
+        requires(O & o, Context & ctx, typename P::master * m, const typename P::accumulate* g, typename P::storage* w,
+                 index_t step) { o.update(ctx, m, g, 1.0, w, step, 1.0); },
+        "optimiser: add  void update(ctx, master, gradient, gradient_scale, weights, step, learning_rate)");
+    static_assert(
+        requires(O & o, void (*f)(const char*, typename P::master*, index_t)) { o.visit_state(f); },
+        "optimiser: add  template <class F> void visit_state(F&& f)");
   }
   return true;
 }
 
 /// One matrix of the parameters: a tensor, or one item of its batch axis.
 struct UpdateItem {
-  index_t offset = 0, rows = 1, cols = 0;      // offset in elements of the flat layout
-  index_t row_state = 0, col_state = 0;        // its first row and column (factored), else row_state in the full moment
-  index_t first_block = 0, blocks = 0;         // its blocks
-  index_t scope_block = 0, scope_blocks = 0;   // the blocks its norms are taken over: its own, or its tensor's
+  index_t offset = 0, rows = 1, cols = 0;     // offset in elements of the flat layout
+  index_t row_state = 0, col_state = 0;       // its first row and column (factored), else row_state in the full moment
+  index_t first_block = 0, blocks = 0;        // its blocks
+  index_t scope_block = 0, scope_blocks = 0;  // the blocks its norms are taken over: its own, or its tensor's
   index_t scope_elements = 0;
-  std::int32_t tensor = 0;                     // index in the list
+  std::int32_t tensor = 0;  // index in the list
   bool factored = false, decayed = true;
 };
 /// `count` contiguous elements of an item, whole rows of it if factored.
@@ -65,8 +75,8 @@ struct UpdateBlock {
   std::int32_t item = 0;
 };
 
-/// What norms (scale of the parameter, clipping of the update) are taken over in a rank-3 parameter: each batch item, so
-/// that a busy expert does not set the clip of an idle one (T5X), or the tensor (Hugging Face).
+/// What norms (scale of the parameter, clipping of the update) are taken over in a rank-3 parameter: each batch item,
+/// so that a busy expert does not set the clip of an idle one (T5X), or the tensor (Hugging Face).
 enum class NormScope { batch_item, tensor };
 constexpr std::array<std::string_view, 2> field_names(NormScope) { return {"batch_item", "tensor"}; }
 

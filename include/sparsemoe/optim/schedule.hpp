@@ -49,7 +49,8 @@ struct Schedule {
       case Kind::linear: return floor + (peak - floor) * std::max(0.0, (n - t) / std::max(1.0, n - w));
       case Kind::cosine: return floor + (peak - floor) * 0.5 * (1 + std::cos(2 * pi * cycles * progress));
       case Kind::cosine_restarts:
-        return progress >= 1 ? floor : floor + (peak - floor) * 0.5 * (1 + std::cos(pi * std::fmod(cycles * progress, 1.0)));
+        return progress >= 1 ? floor
+                             : floor + (peak - floor) * 0.5 * (1 + std::cos(pi * std::fmod(cycles * progress, 1.0)));
       case Kind::polynomial: return floor + (peak - floor) * std::pow(std::max(0.0, 1 - progress), power);
       case Kind::inverse_sqrt: {
         const double scale = timescale > 0 ? static_cast<double>(timescale) : std::max(1.0, w);
@@ -100,12 +101,9 @@ inline void Schedule::check() const {
   require(floor >= 0 && floor <= peak, "schedule: floor must be between 0 and peak (", peak, "), not ", floor);
   if (is(Kind::linear, Kind::cosine, Kind::cosine_restarts, Kind::polynomial))
     require(total > warmup, "schedule: ", kind_name, " needs a total above warmup (", warmup, "), not ", total);
-  if (is(Kind::transformer))
-    require(width > 0, "schedule: transformer needs the model's width, not ", width);
-  if (is(Kind::transformer, Kind::sqrt_decay))
-    require(warmup > 0, "schedule: ", kind_name, " needs a warmup above 0");
-  if (is(Kind::cosine, Kind::cosine_restarts))
-    require(cycles > 0, "schedule: cycles must be positive, not ", cycles);
+  if (is(Kind::transformer)) require(width > 0, "schedule: transformer needs the model's width, not ", width);
+  if (is(Kind::transformer, Kind::sqrt_decay)) require(warmup > 0, "schedule: ", kind_name, " needs a warmup above 0");
+  if (is(Kind::cosine, Kind::cosine_restarts)) require(cycles > 0, "schedule: cycles must be positive, not ", cycles);
   if (is(Kind::polynomial)) require(power > 0, "schedule: power must be positive, not ", power);
   if (is(Kind::inverse_sqrt)) require(timescale >= 0, "schedule: timescale must not be negative, but is ", timescale);
 }

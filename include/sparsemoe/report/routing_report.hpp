@@ -26,7 +26,13 @@ inline std::string csv_field(const std::string& text) {
 }
 
 inline HeatMap use_map(const ExpertUse& use, const std::string& group_label) {
-  HeatMap map{use_name(use) + ", router: " + use.router, group_label, "expert", "times the fair share of the row's choices", use.groups, {}, {}};
+  HeatMap map{use_name(use) + ", router: " + use.router,
+              group_label,
+              "expert",
+              "times the fair share of the row's choices",
+              use.groups,
+              {},
+              {}};
   for (index_t e = 0; e < use.experts; ++e) map.columns.push_back(std::to_string(e));
   for (std::size_t g = 0; g < use.groups.size(); ++g)
     for (const double p : use.shares(g))
@@ -43,8 +49,8 @@ inline std::string routing_csv(const std::vector<ExpertUse>& layers) {
     for (std::size_t g = 0; g < use.groups.size(); ++g) {
       const auto p = use.shares(g);
       for (index_t e = 0; e < use.experts; ++e)
-        out += join(use.stack, ",", use.layer, ",", use.router, ",", detail::csv_field(use.groups[g]), ",", e, ",", use.count(g, e), ",",
-                    detail::fixed(p[static_cast<std::size_t>(e)], 6), "\n");
+        out += join(use.stack, ",", use.layer, ",", use.router, ",", detail::csv_field(use.groups[g]), ",", e, ",",
+                    use.count(g, e), ",", detail::fixed(p[static_cast<std::size_t>(e)], 6), "\n");
     }
   return out;
 }
@@ -62,8 +68,14 @@ inline Json routing_json(const std::vector<ExpertUse>& layers) {
       counts.push_back(row);
       entropy.push_back(entropy_bits(use.shares(g)));
     }
-    list.push_back({{"stack", use.stack}, {"layer", use.layer}, {"router", use.router}, {"experts", use.experts}, {"groups", use.groups},
-                    {"counts", counts}, {"entropy_bits", entropy}, {"dead_experts", use.dead()}});
+    list.push_back({{"stack", use.stack},
+                    {"layer", use.layer},
+                    {"router", use.router},
+                    {"experts", use.experts},
+                    {"groups", use.groups},
+                    {"counts", counts},
+                    {"entropy_bits", entropy},
+                    {"dead_experts", use.dead()}});
     stacks[use.stack].push_back(use);
   }
   for (const auto& [stack, uses] : stacks) {
@@ -77,11 +89,13 @@ inline Json routing_json(const std::vector<ExpertUse>& layers) {
 }
 
 /// One page. `group_label` says what a row is: "direction" or "language".
-inline void write_routing_report(const std::vector<ExpertUse>& layers, const std::string& title, const std::string& group_label,
-                                 const std::filesystem::path& out_html) {
+inline void write_routing_report(const std::vector<ExpertUse>& layers, const std::string& title,
+                                 const std::string& group_label, const std::filesystem::path& out_html) {
   HtmlReport page(title, "written by sparsemoe " SPARSEMOE_VERSION);
   page.section("Summary");
-  Table summary{{"layer", "router", "experts", "dead experts", "least entropy, bits", "mean entropy, bits", "most possible, bits"}, {}};
+  Table summary{{"layer", "router", "experts", "dead experts", "least entropy, bits", "mean entropy, bits",
+                 "most possible, bits"},
+                {}};
   std::map<std::string, std::vector<ExpertUse>, std::greater<>> stacks;
   for (const auto& use : layers) {
     double least = INFINITY, sum = 0;
@@ -90,18 +104,21 @@ inline void write_routing_report(const std::vector<ExpertUse>& layers, const std
       least = std::min(least, h);
       sum += h;
     }
-    summary.rows.push_back({detail::use_name(use), use.router, std::to_string(use.experts), std::to_string(use.dead().size()),
-                            detail::fixed(least, 2), detail::fixed(sum / static_cast<double>(use.groups.size()), 2),
+    summary.rows.push_back({detail::use_name(use), use.router, std::to_string(use.experts),
+                            std::to_string(use.dead().size()), detail::fixed(least, 2),
+                            detail::fixed(sum / static_cast<double>(use.groups.size()), 2),
                             detail::fixed(std::log2(static_cast<double>(use.experts)), 2)});
     stacks[use.stack].push_back(use);
   }
   page.table(summary);
   for (const auto& [stack, uses] : stacks) {
     page.section("Experts of the " + stack);
-    page.paragraph("Each row is one " + group_label + "'s choices over the experts: 1 is an even spread. Point at a cell for its value.");
+    page.paragraph("Each row is one " + group_label +
+                   "'s choices over the experts: 1 is an even spread. Point at a cell for its value.");
     for (const auto& use : uses) page.heat_map(detail::use_map(use, group_label));
     const auto merges = average_linkage(use_distances(uses), uses.front().groups.size());
-    page.drawing(svg_tree("Likeness by expert use, " + stack, "root of the Jensen-Shannon divergence, average linkage", uses.front().groups, merges));
+    page.drawing(svg_tree("Likeness by expert use, " + stack, "root of the Jensen-Shannon divergence, average linkage",
+                          uses.front().groups, merges));
   }
   page.write(out_html);
 }

@@ -11,8 +11,8 @@
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
 /// An <svg> element of merges over `labels`. Throws Error unless there is one merge fewer than labels.
-inline std::string svg_tree(const std::string& title, const std::string& distance_label, const std::vector<std::string>& labels,
-                            const std::vector<Merge>& merges) {
+inline std::string svg_tree(const std::string& title, const std::string& distance_label,
+                            const std::vector<std::string>& labels, const std::vector<Merge>& merges) {
   using detail::fixed, detail::svg_text;
   const std::size_t n = labels.size();
   require(n >= 1 && merges.size() + 1 == n, "svg_tree: ", merges.size(), " merges for ", n, " labels");
@@ -39,7 +39,8 @@ inline std::string svg_tree(const std::string& title, const std::string& distanc
   }
   const double bottom = top + row * static_cast<double>(n) + 6;
   out += "<path d=\"M" + fixed(left) + " " + fixed(bottom) + "H" + fixed(left + plot) + "\" class=\"axis\"/>" +
-         svg_text(left, bottom + 16, "small mid", "0") + svg_text(left + plot, bottom + 16, "small mid", detail::axis_number(high)) +
+         svg_text(left, bottom + 16, "small mid", "0") +
+         svg_text(left + plot, bottom + 16, "small mid", detail::axis_number(high)) +
          svg_text(left + plot / 2, bottom + 16, "small mid", distance_label);
   return out + "</svg>";
 }

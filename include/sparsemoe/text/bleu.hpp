@@ -28,14 +28,10 @@ enum class BleuTokenizer { none, mteval13a, zh, characters };
 /// The name sacreBLEU gives the tokenizer in its signature.
 inline std::string_view to_string(BleuTokenizer tokenizer) {
   switch (tokenizer) {
-    case BleuTokenizer::none:
-      return "none";
-    case BleuTokenizer::mteval13a:
-      return "13a";
-    case BleuTokenizer::zh:
-      return "zh";
-    case BleuTokenizer::characters:
-      return "char";
+    case BleuTokenizer::none: return "none";
+    case BleuTokenizer::mteval13a: return "13a";
+    case BleuTokenizer::zh: return "zh";
+    case BleuTokenizer::characters: return "char";
   }
   fail("unknown BLEU tokenizer");
 }
@@ -136,8 +132,7 @@ inline std::vector<std::u32string> bleu_tokens(std::string_view segment, BleuTok
   const std::u32string codes = decode_utf8(segment);
   std::u32string line(strip_right(codes));
   switch (tokenizer) {
-    case BleuTokenizer::none:
-      break;
+    case BleuTokenizer::none: break;
     case BleuTokenizer::mteval13a:
       detail::replace_all(line, U"<skipped>", U"");
       detail::replace_all(line, U"-\n", U"");

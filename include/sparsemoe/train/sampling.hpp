@@ -43,8 +43,8 @@ class BatchSampler {
  public:
   struct Config {
     double temperature = 5;
-    index_t tokens = 2048;       // rows * longest side of a batch, at most
-    index_t pool_size = 32768;   // examples sorted together: more leave less padding
+    index_t tokens = 2048;      // rows * longest side of a batch, at most
+    index_t pool_size = 32768;  // examples sorted together: more leave less padding
     std::uint64_t seed = 1;
   };
   /// lengths[c][row] = {source length, target length} in tokens as the model sees them.
@@ -52,13 +52,14 @@ class BatchSampler {
     std::int32_t source = 0, target = 0;
   };
 
-  BatchSampler(Config config, std::vector<std::vector<Lengths>> lengths) : config_(config), lengths_(std::move(lengths)) {
+  BatchSampler(Config config, std::vector<std::vector<Lengths>> lengths)
+      : config_(config), lengths_(std::move(lengths)) {
     std::vector<std::int64_t> sizes;
     for (const auto& l : lengths_) {
       sizes.push_back(static_cast<std::int64_t>(l.size()));
       for (const auto& row : l)
-        require(std::max(row.source, row.target) <= config.tokens, "batches: an example of ", std::max(row.source, row.target),
-                " tokens does not fit into a batch of ", config.tokens);
+        require(std::max(row.source, row.target) <= config.tokens, "batches: an example of ",
+                std::max(row.source, row.target), " tokens does not fit into a batch of ", config.tokens);
     }
     shares_ = temperature_shares(sizes, config.temperature);
   }
@@ -82,7 +83,8 @@ class BatchSampler {
 
  private:
   void fill() {
-    const Random random{config_.seed, static_cast<std::uint32_t>(state_.pool), static_cast<std::uint32_t>(state_.pool >> 32)};
+    const Random random{config_.seed, static_cast<std::uint32_t>(state_.pool),
+                        static_cast<std::uint32_t>(state_.pool >> 32)};
     std::vector<Example> pool;
     pool.reserve(static_cast<std::size_t>(config_.pool_size));
     for (index_t i = 0; i < config_.pool_size; ++i) {
@@ -91,11 +93,13 @@ class BatchSampler {
       std::size_t c = 0;
       while (c + 1 < shares_.size() && (u -= shares_[c]) >= 0) ++c;
       while (lengths_[c].empty()) --c;  // rounding at the end of the shares
-      pool.push_back({static_cast<std::int32_t>(c),
-                      static_cast<std::int32_t>(std::uint64_t(d.v[1]) * lengths_[c].size() >> 32)});
+      pool.push_back(
+          {static_cast<std::int32_t>(c), static_cast<std::int32_t>(std::uint64_t(d.v[1]) * lengths_[c].size() >> 32)});
     }
     const auto& lengths = lengths_;
-    const auto of = [&](const Example& e) { return lengths[static_cast<std::size_t>(e.corpus)][static_cast<std::size_t>(e.row)]; };
+    const auto of = [&](const Example& e) {
+      return lengths[static_cast<std::size_t>(e.corpus)][static_cast<std::size_t>(e.row)];
+    };
     std::stable_sort(pool.begin(), pool.end(), [&](const Example& a, const Example& b) {
       const Lengths x = of(a), y = of(b);
       return x.target != y.target ? x.target < y.target : x.source < y.source;

@@ -22,8 +22,8 @@ class Updater {
     index_t step = 0, skipped = 0, good = 0;
     double loss_scale = P::scaled_loss ? 65536.0 : 1.0;
   };
-  double clip_norm = 1;            // 0: no clipping
-  index_t scale_growth = 1000;     // good steps before the loss scale is doubled (half precision)
+  double clip_norm = 1;         // 0: no clipping
+  index_t scale_growth = 1000;  // good steps before the loss scale is doubled (half precision)
 
   State& state() { return state_; }
   const State& state() const { return state_; }
@@ -44,8 +44,9 @@ class Updater {
       if (P::scaled_loss) state_.loss_scale = std::max(1.0, state_.loss_scale / 2);
     } else {
       ++state_.step;
-      optimiser.update(ctx, weights.master(), weights.gradient(), unscale * clip_factor(result.gradient_norm, clip_norm),
-                       weights.storage(), state_.step, learning_rate);
+      optimiser.update(ctx, weights.master(), weights.gradient(),
+                       unscale * clip_factor(result.gradient_norm, clip_norm), weights.storage(), state_.step,
+                       learning_rate);
       weights.restore_wide(ctx);
       if (P::scaled_loss && ++state_.good >= scale_growth) {
         state_.loss_scale = std::min(state_.loss_scale * 2, 16777216.0);

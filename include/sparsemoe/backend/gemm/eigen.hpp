@@ -24,13 +24,18 @@ struct EigenGemm {
     if constexpr (std::is_same_v<TA, C> && std::is_same_v<TB, C> && std::is_same_v<TC, C>) {
       multiply(q);
     } else {
-      auto* room = static_cast<C*>(scratch.get(sizeof(C) * static_cast<std::size_t>(q.a.size() + q.b.size() + q.c.size())));
-      Product<C, C, C> wide{q.op_a, q.op_b, q.alpha, widen<C>(q.a, room), widen<C>(q.b, room + q.a.size()), false,
+      auto* room =
+          static_cast<C*>(scratch.get(sizeof(C) * static_cast<std::size_t>(q.a.size() + q.b.size() + q.c.size())));
+      Product<C, C, C> wide{q.op_a,
+                            q.op_b,
+                            q.alpha,
+                            widen<C>(q.a, room),
+                            widen<C>(q.b, room + q.a.size()),
+                            false,
                             Matrix<C>(room + q.a.size() + q.b.size(), q.c.rows, q.c.cols)};
       multiply(wide);
       for (index_t i = 0; i < q.c.rows; ++i)
-        for (index_t j = 0; j < q.c.cols; ++j)
-          q.c(i, j) = TC(wide.c(i, j) + (q.accumulate ? C(q.c(i, j)) : C(0)));
+        for (index_t j = 0; j < q.c.cols; ++j) q.c(i, j) = TC(wide.c(i, j) + (q.accumulate ? C(q.c(i, j)) : C(0)));
     }
   }
 

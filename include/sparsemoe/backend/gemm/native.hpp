@@ -71,26 +71,34 @@ inline void transpose16(Words16 r[16]) {
 #else
   Words16 t[16];
   for (int i = 0; i < 8; ++i) {
-    t[2 * i] = __builtin_shufflevector(r[2 * i], r[2 * i + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
-    t[2 * i + 1] = __builtin_shufflevector(r[2 * i], r[2 * i + 1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+    t[2 * i] =
+        __builtin_shufflevector(r[2 * i], r[2 * i + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
+    t[2 * i + 1] =
+        __builtin_shufflevector(r[2 * i], r[2 * i + 1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
   }
   for (int i = 0; i < 4; ++i) {
-    r[4 * i] = __builtin_shufflevector(t[4 * i], t[4 * i + 2], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
-    r[4 * i + 1] = __builtin_shufflevector(t[4 * i], t[4 * i + 2], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-    r[4 * i + 2] = __builtin_shufflevector(t[4 * i + 1], t[4 * i + 3], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
-    r[4 * i + 3] = __builtin_shufflevector(t[4 * i + 1], t[4 * i + 3], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+    r[4 * i] =
+        __builtin_shufflevector(t[4 * i], t[4 * i + 2], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+    r[4 * i + 1] =
+        __builtin_shufflevector(t[4 * i], t[4 * i + 2], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+    r[4 * i + 2] =
+        __builtin_shufflevector(t[4 * i + 1], t[4 * i + 3], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+    r[4 * i + 3] =
+        __builtin_shufflevector(t[4 * i + 1], t[4 * i + 3], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
   }
   for (int i = 0; i < 4; ++i) {
     t[i] = __builtin_shufflevector(r[i], r[4 + i], 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
     t[4 + i] = __builtin_shufflevector(r[i], r[4 + i], 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
     t[8 + i] = __builtin_shufflevector(r[8 + i], r[12 + i], 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
-    t[12 + i] = __builtin_shufflevector(r[8 + i], r[12 + i], 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+    t[12 + i] =
+        __builtin_shufflevector(r[8 + i], r[12 + i], 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
   }
   for (int i = 0; i < 4; ++i) {
     r[i] = __builtin_shufflevector(t[i], t[8 + i], 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
     r[8 + i] = __builtin_shufflevector(t[i], t[8 + i], 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
     r[4 + i] = __builtin_shufflevector(t[4 + i], t[12 + i], 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
-    r[12 + i] = __builtin_shufflevector(t[4 + i], t[12 + i], 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+    r[12 + i] =
+        __builtin_shufflevector(t[4 + i], t[12 + i], 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
   }
 #endif
 }
@@ -131,7 +139,6 @@ void micro(index_t k, const std::byte* a, index_t rs, index_t cs, const std::uin
 }
 
 #endif
-
 
 /// How one k-slice of a product is held while it is multiplied: in the accumulator type (Wide), or as bf16 pairs.
 template <class S, class C>
@@ -301,21 +308,25 @@ struct NativeGemm {
     const index_t m = q.m(), n = q.n(), k = q.k();
     if (m == 0 || n == 0) return;
 
-    const index_t k_words = (k + Form::step - 1) / Form::step, words = (std::min(slice, k) + Form::step - 1) / Form::step;
+    const index_t k_words = (k + Form::step - 1) / Form::step,
+                  words = (std::min(slice, k) + Form::step - 1) / Form::step;
     const bool in_place = Form::in_place(q.op_a, k), one_slice = k <= slice;
-    // Rows whose part of a stays in the second-level cache while every panel of b passes; a packed copy is kept smaller.
+    // Rows whose part of a stays in the second-level cache while every panel of b passes; a packed copy is kept
+    // smaller.
     const index_t packed_rows = std::max<index_t>(64, (index_t(1) << 17) / std::max<index_t>(1, k_words) / 8 * 8);
     const index_t block = std::min<index_t>(m, in_place ? 1024 : packed_rows);
     // Panels packed together: as many as a quarter of that cache holds, so that c is written in long runs.
     constexpr index_t room = index_t(1) << 18;
-    index_t panels = std::min((n + width - 1) / width, room / std::max<index_t>(1, words * width * index_t(sizeof(Word))));
+    index_t panels =
+        std::min((n + width - 1) / width, room / std::max<index_t>(1, words * width * index_t(sizeof(Word))));
     if (!one_slice) panels = std::min(panels, room / (block * width * index_t(sizeof(C))));  // c passes once a slice
     panels = std::max<index_t>(1, panels);
     const index_t panel = words * width;
     const std::size_t panel_bytes = align(sizeof(Word) * static_cast<std::size_t>(panel * panels));
     const std::size_t a_bytes = in_place ? 0 : align(sizeof(Word) * static_cast<std::size_t>(k_words * block));
     const index_t held = one_slice ? index_t(native::tile_rows) : block * panels;  // rows of sums not yet in c
-    auto* base = static_cast<std::byte*>(scratch.get(panel_bytes + a_bytes + sizeof(C) * static_cast<std::size_t>(held * width)));
+    auto* base = static_cast<std::byte*>(
+        scratch.get(panel_bytes + a_bytes + sizeof(C) * static_cast<std::size_t>(held * width)));
     auto* packed_b = reinterpret_cast<Word*>(base);
     auto* packed_a = reinterpret_cast<Word*>(base + panel_bytes);
     auto* sums = reinterpret_cast<C*>(base + panel_bytes + a_bytes);
@@ -330,7 +341,8 @@ struct NativeGemm {
       // Where op(a) starts and how far apart, in bytes, its rows and its words are.
       const auto* left = reinterpret_cast<const std::byte*>(a.data);
       const bool plain = q.op_a == Op::none;
-      index_t rs = (plain ? a.stride : 1) * index_t(sizeof(TA)), cs = plain ? index_t(sizeof(Word)) : a.stride * index_t(sizeof(TA));
+      index_t rs = (plain ? a.stride : 1) * index_t(sizeof(TA)),
+              cs = plain ? index_t(sizeof(Word)) : a.stride * index_t(sizeof(TA));
       if (!in_place) {
         Form::pack_a(q.op_a, a, 0, k, rows, packed_a);
         left = reinterpret_cast<const std::byte*>(packed_a);
