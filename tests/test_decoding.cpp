@@ -23,6 +23,7 @@ struct Bigram : Hash {
 
 TEST_CASE("cached decoding equals the full pass: sentence and task routing") {
   check_decoding<Sentence>();
+  check_decoding<SentencePrefix>();
   check_decoding<Task>();
   check_decoding<StaticTask>();
 }

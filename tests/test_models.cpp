@@ -125,6 +125,9 @@ TEST_CASE("the gradient of every parameter of the whole model: token encoder, ta
 TEST_CASE("switch encoder with a capacity, sentence decoder scoring the source's mean") {
   CHECK(gradient_error<With<Switch, RmsNorm, Gelu>, With<Sentence, RmsNorm, Gelu>>(0.2, 1, 0) < tolerance);
 }
+TEST_CASE("sentence decoder scoring the mean of the target so far") {
+  CHECK(gradient_error<With<Dense>, With<SentencePrefix>>(0.2, 0, 0) < tolerance);
+}
 TEST_CASE("sentence encoder, hash decoder") { CHECK(gradient_error<With<Sentence>, With<Hash>>(0, 0, 1) < tolerance); }
 TEST_CASE("gshard in both stacks, both rules, under capacity") {
   using Before = With<GShard<>, LayerNorm, Gated<Silu>>;

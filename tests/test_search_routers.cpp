@@ -64,6 +64,7 @@ TEST_CASE("a search does not depend on the batch: dense and token routing") {
 }
 TEST_CASE("a search does not depend on the batch: sentence and task routing") {
   check_batch<Sentence>();
+  check_batch<SentencePrefix>();
   check_batch<Task>();
   check_batch<StaticTask>();
 }

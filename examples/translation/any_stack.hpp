@@ -210,6 +210,8 @@ Any<P> make_stack(const std::string& router, const moe::StackConfig& config) {
   if (router == "switch") return of(moe::Switch{});
   if (router == "gshard") return of(moe::GShard<>{});
   if (router == "sentence") return of(moe::Sentence{});
+  if constexpr (std::is_same_v<Any<P>, AnyDecoder<P>>)
+    if (router == "sentence-prefix") return of(moe::SentencePrefix{});
   if (router == "task") return of(moe::Task{});
   if (router == "static") return of(moe::StaticTask{});
   if (router == "hash") return of(moe::Hash{});

@@ -33,7 +33,8 @@ struct ModelSettings {
   void visit(F&& f) {
     f("precision", precision, "storage precision: fp32, or bf16 with an fp32 router and fp32 master weights");
     f("encoder_router", encoder_router, "token, switch, gshard, sentence, task, static, hash or dense");
-    f("decoder_router", decoder_router, "token, switch, gshard, sentence, task, static, hash or dense");
+    f("decoder_router", decoder_router,
+      "token, switch, gshard, sentence, sentence-prefix (mean of the target so far), task, static, hash or dense");
     f("task", task, "what a task is: target (the target language) or pair (source and target language)");
     f("encoder_layers", encoder_layers, "layers of the encoder");
     f("decoder_layers", decoder_layers, "layers of the decoder");
@@ -57,7 +58,7 @@ struct ModelSettings {
   }
   void check() const {
     using sparsemoe::require;
-    const std::vector<std::string> routers = {"token", "switch", "gshard", "sentence",
+    const std::vector<std::string> routers = {"token", "switch", "gshard", "sentence", "sentence-prefix",
                                               "task",  "static", "hash",   "dense"};
     const auto known = [](const std::vector<std::string>& v, const std::string& s) {
       return std::find(v.begin(), v.end(), s) != v.end();
@@ -67,10 +68,12 @@ struct ModelSettings {
     for (const auto& r : {encoder_router, decoder_router}) {
       const std::string near = sparsemoe::closest_name(r, routers);
       require(known(routers, r), "there is no router '", r,
-              "': choose token, switch, gshard, sentence, task, static, hash or dense",
+              "': choose token, switch, gshard, sentence, sentence-prefix, task, static, hash or dense",
               near.empty() ? "" : "; did you mean " + near + "?");
       can_drop = can_drop || has_capacity(r);
     }
+    require(encoder_router != "sentence-prefix",
+            "sentence-prefix routing is for decoders; an encoder sees the whole sentence: --encoder-router sentence");
     require(known({"target", "pair"}, task), "task must be target or pair, not '", task, "'");
     require(known({"balanced", "random"}, hash_table), "hash_table must be balanced or random, not '", hash_table, "'");
     require(heads >= 1 && width >= 1 && width % heads == 0, "width must be a multiple of heads, not ", width, " and ",

@@ -286,8 +286,8 @@ class TrainingRun {
       const auto& load = s.layer.routing.load;
       const auto unused = static_cast<std::size_t>(std::count(load.begin(), load.end(), 0));
       const bool enough = batches_.back().rows >= 4 * static_cast<std::int64_t>(load.size());  // sentences to spread
-      const bool spreads =
-          s.router == "token" || s.router == "switch" || s.router == "gshard" || (s.router == "sentence" && enough);
+      const bool spreads = s.router == "token" || s.router == "switch" || s.router == "gshard" ||
+                           s.router == "sentence-prefix" || (s.router == "sentence" && enough);
       if (collapsed_[l] || !spreads || load.size() < 4 || 2 * unused < load.size()) continue;
       collapsed_[l] = true;
       const std::string text =

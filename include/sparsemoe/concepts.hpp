@@ -57,6 +57,10 @@ enum class Gate { probability, normalised, normalised_after_drop, constant };
 /// Which choices the balance loss counts: none, the first choice of each token (GShard), or all, divided by top_k.
 enum class Balance { none, first_choice, all_choices };
 
+/// What the gate of a token-level router scores: the token's state, or the mean of the states of its sentence up to and
+/// including it (a decoder's; what was generated so far, never what comes later).
+enum class GateInput { state, prefix_mean };
+
 /// What a router may know about the token (or sentence, or task) it routes. Fields that make no sense at the router's
 /// level are 0. Random draws are a function of (seed, step, layer, unit): the same in any order, on any device.
 struct TokenInfo {
@@ -93,6 +97,7 @@ struct Choice {
 /// Required: top_k, level, gate, choose(scores, info). Optional, with their defaults:
 ///   static constexpr Balance balance = Balance::all_choices   (none for Level::none)
 ///   static constexpr bool causal_safe = true    // a token's choice uses nothing that comes after it
+///   static constexpr GateInput gate_input = GateInput::state
 ///   static constexpr bool rejected_consumes_slot = false
 ///   static constexpr bool can_drop_tokens = level is token or none   // sentence and task routing are dropless
 template <class R>
@@ -121,6 +126,9 @@ constexpr bool check_router() {
                 }) {
     static_assert(R::level != Level::none || R::gate == Gate::constant,
                   "router: with Level::none use Gate::constant; there is no score to weigh by");
+    if constexpr (requires { R::gate_input; })
+      static_assert(R::level == Level::token || R::gate_input == GateInput::state,
+                    "router: use GateInput::prefix_mean at Level::token only; other levels do not score tokens");
   }
   return true;
 }
@@ -136,6 +144,12 @@ struct RouterTraits {
       return R::balance;
     else
       return R::level == Level::none ? Balance::none : Balance::all_choices;
+  }();
+  static constexpr GateInput gate_input = [] {
+    if constexpr (requires { R::gate_input; })
+      return R::gate_input;
+    else
+      return GateInput::state;
   }();
   static constexpr bool causal_safe = [] {
     if constexpr (requires { R::causal_safe; })

@@ -81,6 +81,67 @@ struct SentenceMeanBackwardRow {
   }
 };
 
+/// y(t) = mean of the valid tokens of its sentence up to and including t, in the router's precision; padding gives 0.
+template <class S, class R>
+struct PrefixMeanRow {
+  Matrix<const S> x;
+  Tokens tokens;
+  Matrix<R> y;  // (T, D)
+  template <class Team>
+  SPARSEMOE_HD void operator()(Team team, index_t s) const {
+    const index_t first = s * tokens.length, last = first + tokens.length;
+    for (index_t j = team.lane(); j < y.cols; j += Team::lanes) {
+      R sum = 0;
+      index_t n = 0;
+      for (index_t t = first; t < last; ++t) {
+        if (tokens.valid[t] == 0) {
+          y(t, j) = R(0);
+          continue;
+        }
+        sum += R(x(t, j));
+        y(t, j) = sum * (R(1) / R(++n));
+      }
+    }
+  }
+};
+/// One token a row, number n of its sentence: sum += x, y = sum / n. The same bits as PrefixMeanRow.
+template <class S, class R>
+struct PrefixMeanStepRow {
+  Matrix<const S> x;
+  Matrix<R> sum, y;
+  index_t n;
+  template <class Team>
+  SPARSEMOE_HD void operator()(Team team, index_t r) const {
+    const R scale = R(1) / R(n);
+    for (index_t j = team.lane(); j < y.cols; j += Team::lanes) {
+      sum(r, j) = n > 1 ? sum(r, j) + R(x(r, j)) : R(x(r, j));
+      y(r, j) = sum(r, j) * scale;
+    }
+  }
+};
+/// dx(t) += sum over the tokens i >= t of its sentence of dy(i) / (number of tokens up to i)
+template <class S, class R>
+struct PrefixMeanBackwardRow {
+  Matrix<const R> dy;  // (T, D)
+  Tokens tokens;
+  Matrix<S> dx;
+  template <class Team>
+  SPARSEMOE_HD void operator()(Team team, index_t s) const {
+    const index_t first = s * tokens.length, last = first + tokens.length;
+    index_t all = 0;
+    for (index_t t = first; t < last; ++t) all += tokens.valid[t] != 0 ? 1 : 0;
+    for (index_t j = team.lane(); j < dx.cols; j += Team::lanes) {
+      R sum = 0;
+      index_t n = all;
+      for (index_t t = last; t-- > first;) {
+        if (tokens.valid[t] == 0) continue;
+        sum += dy(t, j) * (R(1) / R(n--));
+        dx(t, j) = S(R(dx(t, j)) + sum);
+      }
+    }
+  }
+};
+
 /// Row u: logits become probabilities in place; lse and entropy are kept; the router chooses.
 template <class Router, class R>
 struct RouteRow {

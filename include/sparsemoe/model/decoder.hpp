@@ -72,6 +72,13 @@ class Decoder {
     else
       return RouterTraits<typename Spec::Router>::level == Level::sentence;
   }();
+  /// True if the router scores the mean of the target so far.
+  static constexpr bool needs_prefix = [] {
+    if constexpr (is_dense<Spec>)
+      return false;
+    else
+      return RouterTraits<typename Spec::Router>::gate_input == GateInput::prefix_mean;
+  }();
 
   explicit Decoder(const StackConfig& config)
       : config_(config),
@@ -81,7 +88,7 @@ class Decoder {
     const double scale =
         config.attention_scale > 0 ? config.attention_scale : 1 / std::sqrt(static_cast<double>(config.head_width));
     attention_ = {config.width, config.heads, config.head_width, config.bias, scale, config.moe.init_scale};
-    for (index_t l = 0; l < config.layers; ++l) feed_.emplace_back(config, l, needs_pool);
+    for (index_t l = 0; l < config.layers; ++l) feed_.emplace_back(config, l, needs_pool || needs_prefix);
     weights_ = params<const S>();
     gradients_ = params<A>();
     cache_.resize(static_cast<std::size_t>(config.layers));
@@ -168,7 +175,7 @@ class Decoder {
         attention_.forward(ctx, w.cross, n, memory.states, cross_info(tokens, memory), o, c.cross);
       });
       residual(l, 2).forward(ctx, w.norm3, c.second_out, c.out, c.third, [&](Matrix<const S> n, Matrix<S> o) {
-        feed_[l].forward(ctx, w.feed, tokens, n, o, c.feed, comm, memory.pool);
+        feed_[l].forward(ctx, w.feed, tokens, n, o, c.feed, comm, scored(ctx, l, tokens, n, memory.pool));
       });
       x = c.out;
     }
@@ -194,7 +201,7 @@ class Decoder {
       ctx.random.layer = layer_stream(true, static_cast<index_t>(l), 3);
       residual(l, 2).backward(ctx, w.norm3, dw.norm3, c.second_out, dx, d2, c.third,
                               [&](Matrix<const S> n, Matrix<const S> g, Matrix<S> dn) {
-                                feed_[l].backward(ctx, w.feed, dw.feed, tokens, n, g, dn, c.feed, loss_scale, dpool);
+                                feed_backward(ctx, l, tokens, n, g, dn, loss_scale, dpool);
                               });
       residual(l, 1).backward(ctx, w.norm2, dw.norm2, c.first_out, d2, d1, c.second,
                               [&](Matrix<const S> n, Matrix<const S> g, Matrix<S> dn) {
@@ -223,12 +230,16 @@ class Decoder {
     const auto own = [&] { return arena.template matrix<S>(rows * room, inner); };
     const auto shared = [&] { return arena.template matrix<S>(memory.states.rows, inner); };
     for (std::size_t l = 0; l < kept_.size(); ++l) {
-      kept_[l] = {own(), own(), shared(), shared()};
+      kept_[l] = {own(), own(), shared(), shared(), {}};
       attention_.project_memory(ctx, weights_.layers[l].cross, memory.states, kept_[l].memory_keys,
                                 kept_[l].memory_values);
     }
-    stepping_ = {rows, beams, room, 0, memory.length, own(), shared(), nullptr, nullptr, {}, {}};
+    stepping_ = {rows, beams, room, 0, memory.length, own(), shared(), nullptr, nullptr, {}, {}, {}};
     auto& now = stepping_;
+    if constexpr (needs_prefix) {
+      now.spare_prefix = arena.template matrix<R>(rows, config_.width);
+      for (auto& k : kept_) k.prefix = arena.template matrix<R>(rows, config_.width);
+    }
     if (memory.valid != nullptr) {
       now.valid = arena.template take<std::uint8_t>(memory.states.rows);
       now.spare_valid = arena.template take<std::uint8_t>(memory.states.rows);
@@ -256,6 +267,7 @@ class Decoder {
     for (auto& k : kept_) {
       move(k.keys.data, now.spare.data, n, now.room * inner, now.used * inner, 1);
       move(k.values.data, now.spare.data, n, now.room * inner, now.used * inner, 1);
+      if constexpr (needs_prefix) move(k.prefix.data, now.spare_prefix.data, n, config_.width, config_.width, 1);
       if (n == now.rows) continue;
       const index_t all = now.length * inner;
       move(k.memory_keys.data, now.memory_spare.data, sentences, all, all, now.beams);
@@ -298,7 +310,15 @@ class Decoder {
         attention_.step(ctx, w.cross, n, cross, k.memory_keys, k.memory_values, now.length, false, out);
       });
       residual(l, 2).forward(ctx, w.norm3, b, o, c.third, [&](Matrix<const S> n, Matrix<S> out) {
-        feed_[l].forward(ctx, w.feed, tokens, n, out, c.feed, comm, pool);
+        Matrix<const R> gate_input = pool;
+        if (needs_prefix && feed_[l].sparse()) {
+          const Matrix<R> mean = arena.template matrix<R>(n.rows, n.cols);
+          B::for_each_row(ctx, n.rows,
+                          PrefixMeanStepRow<S, R>{n, {k.prefix.data, n.rows, n.cols}, mean, tokens.position + 1},
+                          n.cols);
+          gate_input = mean;
+        }
+        feed_[l].forward(ctx, w.feed, tokens, n, out, c.feed, comm, gate_input);
       });
       x = o;
     }
@@ -327,14 +347,44 @@ class Decoder {
   struct Kept {
     Matrix<S> keys, values;                // (rows room, H d)
     Matrix<S> memory_keys, memory_values;  // (sentences Ls, H d)
+    Matrix<R> prefix;                      // (rows, D) sum of what this layer's gate saw, if it scores prefixes
   };
   /// Step-by-step decoding: `used` tokens of each row are kept; `valid` (sentences, Ls), `pool` (rows, D).
   struct Stepping {
     index_t rows = 0, beams = 1, room = 0, used = 0, length = 0;
     Matrix<S> spare, memory_spare;  // select() writes here and swaps, layer by layer
     std::uint8_t *valid = nullptr, *spare_valid = nullptr;
-    Matrix<R> pool, spare_pool;
+    Matrix<R> pool, spare_pool, spare_prefix;
   };
+  /// What the gate of layer l scores in place of x: the mean of the source, the means of the target so far, or nothing.
+  Matrix<const R> scored(Context& ctx, std::size_t l, const Tokens& tokens, Matrix<const S> x,
+                         Matrix<const R> pool) const {
+    if constexpr (needs_prefix) {
+      if (!feed_[l].sparse()) return {};
+      const Matrix<R> mean = ctx.arena.template matrix<R>(x.rows, x.cols);
+      B::for_each_row(ctx, tokens.sentences, PrefixMeanRow<S, R>{x, tokens, mean}, tokens.length * x.cols);
+      return mean;
+    } else {
+      return pool;
+    }
+  }
+  void feed_backward(Context& ctx, std::size_t l, const Tokens& tokens, Matrix<const S> x, Matrix<const S> dy,
+                     Matrix<S> dx, double loss_scale, Matrix<R> dpool) {
+    auto& feed = feed_[l];
+    const auto& w = weights_.layers[l].feed;
+    const auto& dw = gradients_.layers[l].feed;
+    const auto& c = cache_[l].feed;
+    if constexpr (needs_prefix) {
+      if (feed.sparse()) {
+        const Matrix<R> dmean = ctx.arena.template matrix<R>(x.rows, x.cols);
+        B::zero(ctx, dmean.data, dmean.size());
+        feed.backward(ctx, w, dw, tokens, x, dy, dx, c, loss_scale, dmean);
+        B::for_each_row(ctx, tokens.sentences, PrefixMeanBackwardRow<S, R>{dmean, tokens, dx}, tokens.length * dx.cols);
+        return;
+      }
+    }
+    feed.backward(ctx, w, dw, tokens, x, dy, dx, c, loss_scale, dpool);
+  }
   Residual<Norm> residual(std::size_t layer, int part) const {
     return {norm_, config_.dropout, layer_stream(true, static_cast<index_t>(layer), part)};
   }

@@ -21,6 +21,14 @@ class Encoder {
   using Norm = typename Spec::template Norm<P, B>;
   using Position = RelativePosition<P, B>;
   static_assert(check_spec<Spec>());
+  static_assert(
+      [] {
+        if constexpr (is_dense<Spec>)
+          return true;
+        else
+          return RouterTraits<typename Spec::Router>::gate_input == GateInput::state;
+      }(),
+      "encoder: use Sentence in place of SentencePrefix; an encoder sees the whole sentence");
 
   explicit Encoder(const StackConfig& config)
       : config_(config),

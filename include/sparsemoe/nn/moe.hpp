@@ -33,7 +33,7 @@ struct MoeConfig {
   double init_scale = 1;  // s of sqrt(s / fan_in); Switch recommends 0.1
   double gate_deviation = 0.02;
   double task_deviation = 0.1;  // of a task router's table of logits
-  bool external_pool = false;   // a sentence router scores a mean given by the caller (decoder: the source's)
+  bool external_pool = false;   // the gate scores rows given by the caller, not x: a decoder's sentence routers
 
   /// Throws Error for what cannot work.
   void check() const {
@@ -155,9 +155,9 @@ class MoE {
   const Router& router() const { return router_; }
   void set_router(const Router& router) { router_ = router; }
 
-  /// x (T, D) -> y (T, D). Padding gives 0, takes no slot and is in no loss. `pool` (sentences, D): what a sentence
-  /// router scores when config.external_pool; `comm` makes the balance loss that of the global batch.
-  /// Throws Error if a shape does not fit or the validity mask is missing.
+  /// x (T, D) -> y (T, D). Padding gives 0, takes no slot and is in no loss. `pool`: what the gate scores when
+  /// config.external_pool, (sentences, D) at sentence level and (T, D) at token level; `comm` makes the balance loss
+  /// that of the global batch. Throws Error if a shape does not fit or the validity mask is missing.
   void forward(Context& ctx, const Params<const S>& w, const Tokens& tokens, Matrix<const S> x, Matrix<S> y, Cache& c,
                Collective& comm, Matrix<const R> pool = {}) const {
     const index_t T = tokens.count(), E = config_.experts;
@@ -166,8 +166,8 @@ class MoE {
     require(tokens.valid != nullptr, "moe: give the validity mask of the tokens; padding must not be routed");
     require(Traits::level != Level::task || tokens.task != nullptr,
             "moe: task routing needs the task of every sentence");
-    require(!config_.external_pool || !pooled || pool.rows == tokens.sentences,
-            "moe: a decoder's sentence router needs the source mean of every sentence");
+    require(!config_.external_pool || !scored || pool.rows == (pooled ? tokens.sentences : T),
+            "moe: a decoder's sentence router needs the mean that it scores, of every ", pooled ? "sentence" : "token");
     auto& arena = ctx.arena;
     const Units units = units_of(tokens);
     c.units = Traits::level == Level::sentence ? tokens.sentences : Traits::level == Level::task ? config_.tasks : T;
@@ -279,7 +279,7 @@ class MoE {
   static Choices choices(const Tokens& tokens, const Cache& c) { return {units_of(tokens), c.chosen, tokens.valid, K}; }
   /// True where the gate reads x itself: same type, no jitter.
   bool reads_x(const Context& ctx) const {
-    return std::is_same_v<S, R> && !pooled && !(ctx.training && config_.jitter > 0);
+    return std::is_same_v<S, R> && !pooled && !config_.external_pool && !(ctx.training && config_.jitter > 0);
   }
   RouterInputRow<S, R> router_copy(const Context& ctx, Matrix<const S> x, Matrix<R> y) const {
     return {x, y, ctx.training ? R(config_.jitter) : R(0), ctx.random};
@@ -296,12 +296,10 @@ class MoE {
         if (reads_x(ctx)) return B::gemm(ctx, Op::none, Op::none, 1, x, gate, false, c.scores);
       }
       c.router_input = ctx.arena.template matrix<R>(c.units, config_.width);
-      if constexpr (pooled) {
-        if (config_.external_pool)
-          B::copy(ctx, c.router_input.data, pool.data, pool.size());
-        else
-          B::for_each_row(ctx, c.units, SentenceMeanRow<S, R>{x, tokens, c.router_input},
-                          tokens.length * config_.width);
+      if (config_.external_pool) {
+        B::copy(ctx, c.router_input.data, pool.data, pool.size());
+      } else if constexpr (pooled) {
+        B::for_each_row(ctx, c.units, SentenceMeanRow<S, R>{x, tokens, c.router_input}, tokens.length * config_.width);
       } else {
         B::for_each_row(ctx, c.units, router_copy(ctx, x, c.router_input), config_.width);
       }
@@ -326,12 +324,11 @@ class MoE {
       B::gemm(ctx, Op::transpose, Op::none, 1, c.router_input.as_const(), d, true, dw.gate.matrix());
       const Matrix<R> dinput = ctx.arena.template matrix<R>(c.units, config_.width);
       B::gemm(ctx, Op::none, Op::transpose, 1, d, gate, false, dinput);
-      if constexpr (pooled) {
-        if (!config_.external_pool)
-          B::for_each_row(ctx, tokens.count(), SentenceMeanBackwardRow<S, R>{dinput, tokens, c.weight, dx},
-                          config_.width);
-        else if (!dpool.empty())
-          B::for_each_index(ctx, dinput.size(), AddTo<R, R, R>{dinput.data, dpool.data});
+      if (config_.external_pool) {
+        if (!dpool.empty()) B::for_each_index(ctx, dinput.size(), AddTo<R, R, R>{dinput.data, dpool.data});
+      } else if constexpr (pooled) {
+        B::for_each_row(ctx, tokens.count(), SentenceMeanBackwardRow<S, R>{dinput, tokens, c.weight, dx},
+                        config_.width);
       } else {
         B::for_each_row(ctx, c.units, RouterInputBackwardRow<S, R>{router_copy(ctx, x, {}), dinput, dx}, config_.width);
       }
