@@ -9,7 +9,7 @@
 #include <string>
 
 #include "sparsemoe/backend/cpu.hpp"
-#include "sparsemoe/infer/greedy.hpp"
+#include "sparsemoe/infer/search.hpp"
 #include "sparsemoe/model/encoder_decoder.hpp"
 #include "sparsemoe/optim/adamw.hpp"
 #include "sparsemoe/routers/task.hpp"
@@ -137,12 +137,10 @@ void decode(benchmark::State& state, index_t sentences) {
   Solo solo;
   model.weights.initialise(ctx, 5);
   const RandomBatch batch(sentences, 32);
-  GreedyOptions options;
-  options.end = -1;  // nobody stops early
-  options.max_length = 63;
-  GreedyResult result;
+  SearchOptions options;
+  options.max_length = options.min_length = 64;  // nobody stops early
   measure(state, ctx, 64 * sentences, [&] {
-    greedy(ctx, model, solo, batch.tokens(batch.source), options, result);
+    benchmark::DoNotOptimize(search(ctx, model, solo, batch.tokens(batch.source), options));
     ctx.arena.reset();
   });
 }
