@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "benchmark/benchmark.hpp"
 #include "commands.hpp"
 #include "corpus/corpus.hpp"
 #include "extract_command.hpp"
@@ -177,6 +178,11 @@ int program(int argc, char** argv) {
       "study", "Train, score, extract and time the routing strategies of the task-MoE paper's Table 1");
   sparsemoe::add_options(*study, study_settings);
 
+  nmt::BenchmarkSettings benchmark_settings;
+  CLI::App* benchmark = app.add_subcommand(
+      "benchmark", "Decoding speed of token-routed, task-routed, extracted and dense models, by batch size");
+  sparsemoe::add_options(*benchmark, benchmark_settings);
+
   std::string run, out;
   CLI::App* report = app.add_subcommand("report", "One HTML file of a run, which opens offline");
   report->add_option("--run", run, "Run directory")->required();
@@ -199,6 +205,7 @@ int program(int argc, char** argv) {
   if (evaluate->parsed()) return nmt::evaluate(e);
   if (extract->parsed()) return nmt::Extraction(x).run();
   if (study->parsed()) return nmt::Study(study_settings).run();
+  if (benchmark->parsed()) return nmt::Benchmark(benchmark_settings).run();
   if (routing->parsed()) return nmt::routing(g);
   if (report->parsed()) sparsemoe::write_training_report(run, out);
   return 0;

@@ -272,9 +272,9 @@ class Study {
                        {"peak_of_token_token", token_peak > 0 ? t.best() / token_peak : 0}});
     }
     moe::write_json(out_ / "study.json", {{"rows", all}, {"throughput", times}, {"settings", moe::to_json(s_)}});
-    moe::atomic_write(out_ / "study.md", "## Routing strategies\n\n" + markdown(means) + "\n## BLEU by direction\n\n" +
-                                             markdown(languages) + "\n## Greedy decoding, tokens a second\n\n" +
-                                             markdown(speed));
+    moe::atomic_write(out_ / "study.md", "## Routing strategies\n\n" + moe::markdown(means) +
+                                             "\n## BLEU by direction\n\n" + moe::markdown(languages) +
+                                             "\n## Greedy decoding, tokens a second\n\n" + moe::markdown(speed));
     moe::HtmlReport page("Routing strategies", "written by sparsemoe " SPARSEMOE_VERSION);
     page.section("Scores");
     page.paragraph(
@@ -286,21 +286,8 @@ class Study {
     page.section("Greedy decoding, tokens a second");
     page.table(speed);
     page.write(out_ / "study.html");
-    std::printf("%s", markdown(means).c_str());
+    std::printf("%s", moe::markdown(means).c_str());
     require_written();
-  }
-
-  static std::string markdown(const moe::Table& table) {
-    std::string out = "|", rule = "|";
-    for (std::size_t c = 0; c < table.columns.size(); ++c)
-      out += " " + table.columns[c] + " |", rule += c == 0 ? "---|" : "---:|";
-    out += "\n" + rule + "\n";
-    for (const auto& row : table.rows) {
-      out += "|";
-      for (const auto& cell : row) out += " " + cell + " |";
-      out += "\n";
-    }
-    return out;
   }
 
   StudySettings s_;

@@ -52,6 +52,11 @@ class Translator {
   /// Outputs of a search over a batch of sources, best first; the ids of `options` are the model's own.
   virtual sparsemoe::SearchResult search(const HostBatch& batch, const sparsemoe::SearchOptions& options) = 0;
 
+  /// Decodes a batch step by step with kept keys and values, but feeds back the batch's own targets, so that every
+  /// model decodes the same tokens. Returns how many steps named the next target as the best. With `steps`, also what
+  /// the decoder's sparse layers did at each step (which takes time).
+  virtual std::int64_t replay(const HostBatch& batch, std::vector<std::vector<NamedStatistics>>* steps) = 0;
+
   /// model.safetensors; and with `training` trainer.safetensors, the updater's state returned as three numbers.
   virtual void save(const std::filesystem::path& directory, bool training) = 0;
   virtual void load(const std::filesystem::path& directory, bool training) = 0;

@@ -78,6 +78,35 @@ class TranslatorOf final : public Translator {
     ctx_.arena.reset();
     return result;
   }
+  std::int64_t replay(const HostBatch& b, std::vector<std::vector<NamedStatistics>>* steps) override {
+    using S = typename P::storage;
+    using C = typename P::compute;
+    ctx_.training = false;
+    const auto rows = static_cast<std::size_t>(b.rows);
+    const moe::Tokens from = source(b);
+    model_.begin(ctx_, model_.encode(ctx_, from, comm_), b.rows, b.target_length);
+    const moe::Matrix<S> logits = ctx_.arena.template matrix<S>(b.rows, model_.config().vocabulary);
+    std::vector<std::int32_t> ids(rows), previous(rows, -1), best(rows);
+    std::vector<std::uint8_t> valid(rows);
+    std::vector<C> values(rows);
+    std::int64_t hits = 0;
+    for (std::int64_t t = 0; t < b.target_length; ++t) {
+      const auto at = [&](std::size_t r) {
+        return r * static_cast<std::size_t>(b.target_length) + static_cast<std::size_t>(t);
+      };
+      for (std::size_t r = 0; r < rows; ++r) ids[r] = b.target[at(r)], valid[r] = b.target_valid[at(r)];
+      model_.step(ctx_, {b.rows, 1, ids.data(), valid.data(), b.task.data(), t, previous.data()}, comm_, logits);
+      B::for_each_row(ctx_, b.rows, moe::BestRow<S, C>{logits, nullptr, 1, best.data(), values.data()}, logits.cols);
+      for (std::size_t r = 0; r < rows; ++r) hits += best[r] == b.labels[at(r)] ? 1 : 0;
+      previous = ids;
+      if (steps == nullptr) continue;
+      auto& now = steps->emplace_back();
+      for (auto& s : model_.decoder().statistics(ctx_))
+        now.push_back({"decoder", request_.file.model.decoder_router, std::move(s)});
+    }
+    ctx_.arena.reset();
+    return hits;
+  }
   void save(const std::filesystem::path& directory, bool training) override {
     moe::save_weights(ctx_, model_.weights, tables_, directory / "model.safetensors", {{"format", "sparsemoe"}});
     if (!training) return;

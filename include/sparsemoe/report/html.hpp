@@ -21,6 +21,19 @@ struct Table {
   std::vector<std::string> columns;
   std::vector<std::vector<std::string>> rows;
 };
+/// The same as a Markdown table; numbers, which every column but the first has, to the right.
+inline std::string markdown(const Table& table) {
+  std::string out = "|", rule = "|";
+  for (std::size_t c = 0; c < table.columns.size(); ++c)
+    out += " " + table.columns[c] + " |", rule += c == 0 ? "---|" : "---:|";
+  out += "\n" + rule + "\n";
+  for (const auto& row : table.rows) {
+    out += "|";
+    for (const auto& cell : row) out += " " + cell + " |";
+    out += "\n";
+  }
+  return out;
+}
 
 using KeyValues = std::vector<std::pair<std::string, std::string>>;
 
