@@ -6,8 +6,8 @@ make_corpus corpus
 text 60 3 | cut -f1 | tail -n +2 >lines.en
 text 60 3 | cut -f2 | tail -n +2 >lines.da
 absent() { if [ -e "$2" ] || [ -n "$(find . -maxdepth 1 -name "$2.*")" ]; then bad "$1: left $2 behind"; rm -rf "$2" "$2".*; else pass; fi; }
-translate() {  # translate MODEL FROM TO: the lines of FROM
-  "$program" translate --model "$1" --from "$2" --to "$3" --threads 1 --max-length 12 <"lines.$2"
+translate() {  # translate MODEL FROM TO [OPTION...]: the lines of FROM
+  "$program" translate --model "$1" --from "$2" --to "$3" --threads 1 --max-length 12 "${@:4}" <"lines.$2"
 }
 
 # equals NAME MODEL TASK FROM TO [OPTION...]: extracted, MODEL translates FROM into TO as before.
@@ -18,6 +18,9 @@ equals() {
   translate "$model" "$from" "$to" >whole
   ok "$name: translate" translate sub "$from" "$to"
   same "$name" whole out
+  translate "$model" "$from" "$to" --beam 3 >whole
+  ok "$name: translate with beams" translate sub "$from" "$to" --beam 3
+  same "$name, with beams" whole out
   rm -rf sub
 }
 
