@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -20,6 +21,7 @@
 #include "sparsemoe/backend/product.hpp"
 #include "sparsemoe/kernels/elementwise.hpp"
 #include "sparsemoe/kernels/rows.hpp"
+#include "sparsemoe/nn/distill.hpp"
 #include "sparsemoe/precision.hpp"
 #include "sparsemoe/random.hpp"
 
@@ -453,6 +455,82 @@ void cross_entropy() {
       }
 }
 
+/// The teacher's rows that do not count are NaN: they are not read.
+template <class B, class P>
+void distillation() {
+  using S = typename P::storage;
+  using C = typename P::compute;
+  typename B::Context ctx;
+  const index_t rows = 7;
+  for (const index_t n : {index_t(2), index_t(50), index_t(300)})
+    for (const double temperature : {1.0, 2.5})
+      for (const bool gradient : {true, false}) {
+        CAPTURE(n);
+        CAPTURE(temperature);
+        CAPTURE(gradient);
+        auto config = sm::CrossEntropyConfig::smoothed(0.1, n);
+        config.z = 0.01;
+        const double scale = 0.25, share = 0.6;
+        Array<B, S> logits(ctx, values<S>(rows * n, 19, 3));
+        std::vector<C> lesson = values<C>(rows * n, 20, 3);
+        std::fill_n(lesson.begin() + 3 * n, n, std::numeric_limits<C>::quiet_NaN());
+        Array<B, C> teacher(ctx, lesson);
+        std::vector<std::int32_t> target(at(rows));
+        for (index_t r = 0; r < rows; ++r) target[at(r)] = r == 3 ? -1 : static_cast<std::int32_t>((r * 37 + 1) % n);
+        Array<B, std::int32_t> t(ctx, target), correct(ctx, rows);
+        Array<B, C> hard(ctx, rows), soft(ctx, rows), nll(ctx, rows);
+        Doubles want_hard(at(rows)), want_soft(at(rows)), want_nll(at(rows)), want_gradient(at(rows * n));
+        std::vector<std::int32_t> want_correct(at(rows));
+        for (index_t r = 0; r < rows; ++r) {
+          const std::int32_t y = target[at(r)];
+          if (y < 0) continue;
+          double total = 0, cooled = 0, taught = 0, top = logits[r * n];
+          for (index_t j = 0; j < n; ++j) {
+            total += std::exp(logits[r * n + j]), top = std::max(top, logits[r * n + j]);
+            cooled += std::exp(logits[r * n + j] / temperature);
+            taught += std::exp(teacher[r * n + j] / temperature);
+          }
+          const double lse = std::log(total), mass = config.on_target + config.everywhere * static_cast<double>(n);
+          want_nll[at(r)] = lse - logits[r * n + y];
+          want_correct[at(r)] = logits[r * n + y] >= top;
+          want_hard[at(r)] = config.z * lse * lse;
+          for (index_t j = 0; j < n; ++j) {
+            const double label = config.everywhere + (j == y ? config.on_target : 0), x = logits[r * n + j];
+            const double q = std::exp(teacher[r * n + j] / temperature) / taught;
+            const double p = std::exp(x - lse), soft_p = std::exp(x / temperature) / cooled;
+            want_hard[at(r)] -= label * (x - lse);
+            want_soft[at(r)] -= q * std::log(soft_p);
+            want_gradient[at(r * n + j)] =
+                scale * ((1 - share) * (p * (mass + 2 * config.z * lse) - label) + share * temperature * (soft_p - q));
+          }
+        }
+        if (!gradient)
+          for (index_t i = 0; i < rows * n; ++i) want_gradient[at(i)] = logits[i];
+        const sm::DistillationRow<P, C> row{logits.matrix(rows, n),
+                                            teacher.matrix(rows, n).as_const(),
+                                            t.data(),
+                                            C(config.on_target),
+                                            C(config.everywhere),
+                                            C(config.z),
+                                            C(share),
+                                            C(temperature),
+                                            C(scale),
+                                            hard.data(),
+                                            soft.data(),
+                                            nll.data(),
+                                            correct.data(),
+                                            gradient};
+        B::for_each_row(ctx, rows, row, n);
+        // Sums of n terms of at most 6, and logarithms of at most 9.
+        const double slack = 32 * static_cast<double>(n + 16) * roundoff<C>();
+        expect_close("DistillationRow hard", hard.read(), want_hard, slack);
+        expect_close("DistillationRow soft", soft.read(), want_soft, slack);
+        expect_close("DistillationRow nll", nll.read(), want_nll, slack);
+        expect_close("DistillationRow gradient", logits.read(), want_gradient, gradient ? slack / 16 : 0);
+        CHECK(correct.read() == want_correct);
+      }
+}
+
 // ----------------------------------------------------------------------------------------------- matrix products
 /// A (rows, cols) part of a wider matrix whose other columns must not be touched.
 template <class B, class T>
@@ -852,6 +930,7 @@ void all_functors() {
   column_sums<B, P>();
   attention_rows<B, P>();
   cross_entropy<B, P>();
+  distillation<B, P>();
 }
 template <class B>
 void all_products() {

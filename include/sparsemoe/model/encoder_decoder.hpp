@@ -99,6 +99,8 @@ class Seq2Seq {
     decoder_.visit_gradients("decoder.", f);
   }
   const EncoderDecoderConfig& config() const { return config_; }
+  /// Of the model's own loss.
+  const CrossEntropyConfig& loss_config() const { return loss_.config; }
   EncoderStack& encoder() { return encoder_; }
   DecoderStack& decoder() { return decoder_; }
 
@@ -106,6 +108,16 @@ class Seq2Seq {
   /// gradient_scale * sum(cross entropy) + routing_scale * (routing losses), accumulated into weights.gradient().
   LossSums loss(Context& ctx, const Seq2SeqBatch& batch, Collective& comm, double gradient_scale,
                 double routing_scale) {
+    return loss(ctx, batch, comm, gradient_scale, routing_scale, [&](Matrix<S> logits, index_t first) {
+      return loss_(ctx, logits, batch.labels + first, gradient_scale);
+    });
+  }
+  /// The same with another loss over the logits, such as that of nn/distill.hpp. head(logits, first) is called in order
+  /// with the logits (n, V) of target positions [first, first + n), at most 1024 at once; it returns their sums and, if
+  /// gradient_scale is not 0, makes of them the gradient of gradient_scale times its sum.
+  template <class Head>
+  LossSums loss(Context& ctx, const Seq2SeqBatch& batch, Collective& comm, double gradient_scale, double routing_scale,
+                Head&& head) {
     typename Arena<typename B::Memory>::Scope scope(ctx.arena);
     auto& arena = ctx.arena;
     const index_t ts = batch.source.count(), tt = batch.target.count(), d = config_.encoder.width;
@@ -127,7 +139,7 @@ class Seq2Seq {
         const index_t n = std::min(rows, tt - r);
         const Matrix<S> logits = room.slice_rows(0, n);
         embedding_.logits(ctx, table_, hidden.slice_rows(r, n).as_const(), logits);
-        sums += loss_(ctx, logits, batch.labels + r, gradient_scale);
+        sums += head(logits, r);
         if (gradient_scale != 0)
           embedding_.logits_backward(ctx, table_, dtable_, hidden.slice_rows(r, n).as_const(), logits.as_const(),
                                      dhidden.slice_rows(r, n));
@@ -155,13 +167,22 @@ class Seq2Seq {
   /// Logits (B Lt, V) of a whole target: what step-by-step decoding must agree with.
   void logits(Context& ctx, const Tokens& source, const Tokens& target, Collective& comm, Matrix<S> out) {
     typename Arena<typename B::Memory>::Scope scope(ctx.arena);
+    output(ctx, hidden(ctx, source, target, comm).as_const(), out);
+  }
+  /// The same in two steps, where (B Lt, V) would be too much at once: the decoder's output (B Lt, D) in arena memory
+  /// of the caller's scope, and the logits (n, V) of n of its rows.
+  Matrix<S> hidden(Context& ctx, const Tokens& source, const Tokens& target, Collective& comm) {
     const index_t d = config_.encoder.width;
+    const Matrix<S> h = ctx.arena.template matrix<S>(target.count(), d);
+    typename Arena<typename B::Memory>::Scope scope(ctx.arena);
     const EncoderMemory<P> memory = encode(ctx, source, comm);
-    const Matrix<S> x = ctx.arena.template matrix<S>(target.count(), d),
-                    h = ctx.arena.template matrix<S>(target.count(), d);
+    const Matrix<S> x = ctx.arena.template matrix<S>(target.count(), d);
     embed(ctx, target, x, 1);
     decoder_.forward(ctx, target, memory, x, h, comm);
-    embedding_.logits(ctx, table_, h.as_const(), out);
+    return h;
+  }
+  void output(Context& ctx, Matrix<const S> hidden, Matrix<S> out) const {
+    embedding_.logits(ctx, table_, hidden, out);
   }
 
   /// The encoder's output, in arena memory of the caller's scope.
