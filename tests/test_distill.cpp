@@ -3,13 +3,16 @@
 // in backend_body.hpp. Read next: include/sparsemoe/nn/distill.hpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <limits>
 #include <vector>
 
+#include "sparsemoe/io/weights.hpp"
 #include "sparsemoe/nn/distill.hpp"
 #include "sparsemoe/testing/check_layer.hpp"
 #include "tests/model_body.hpp"
@@ -167,6 +170,40 @@ TEST_CASE("logits in two steps are the logits in one") {
   const Matrix<double> hidden = model.hidden(ctx, view.source, view.target, solo);
   model.output(ctx, hidden.slice_rows(4, 3).as_const(), {part.data(), 3, vocabulary});
   CHECK(std::equal(part.begin(), part.end(), whole.begin() + 4 * vocabulary));
+}
+
+TEST_CASE("a student takes over what it shares with its teacher's file, and nothing of another shape") {
+  Cpu::Context ctx(1);
+  const auto weights = [](std::vector<ParamInfo> list) {
+    index_t total = 0;
+    for (auto& p : list) p.offset = total, total += reserved(p.shape, p.init);
+    return Weights<Fp32, Cpu>(std::move(list), total, true);
+  };
+  const auto file = std::filesystem::temp_directory_path() / join("sparsemoe-distill-", ::getpid(), ".safetensors");
+  const Init normal = Init::normal(1);
+  auto teacher =
+      weights({{"moe.wi", 0, stack_of<float>(4, 2, 3), normal}, {"shared", 0, matrix_of<float>(3, 5), normal}});
+  teacher.initialise(ctx, 1);
+  save_weights(ctx, teacher, {}, file);
+  auto student =
+      weights({{"shared", 0, matrix_of<float>(3, 5), normal}, {"ffn.wi", 0, matrix_of<float>(2, 6), normal}});
+  student.initialise(ctx, 2);
+  const auto before = student.get(ctx);
+  CHECK(load_shared_weights(ctx, student, file) == 15);
+  const auto after = student.get(ctx), taught = teacher.get(ctx);
+  const auto at = [](const auto& w, const std::vector<float>& values, std::size_t leaf) {
+    const auto first = values.begin() + w.list()[leaf].offset;
+    return std::vector<float>(first, first + w.list()[leaf].shape.size());
+  };
+  CHECK(at(student, after, 0) == at(teacher, taught, 1));
+  CHECK(at(student, after, 0) != at(student, before, 0));
+  CHECK(at(student, after, 1) == at(student, before, 1));
+  auto other = weights({{"ffn.wi", 0, matrix_of<float>(2, 6), normal}, {"shared", 0, matrix_of<float>(5, 3), normal}});
+  other.initialise(ctx, 2);
+  const auto kept = other.get(ctx);
+  CHECK_THROWS_AS(load_shared_weights(ctx, other, file), FileError);
+  CHECK(other.get(ctx) == kept);
+  std::filesystem::remove(file);
 }
 
 TEST_CASE("1, 2 and 4 threads give the same bits") {

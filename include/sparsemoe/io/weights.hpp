@@ -48,6 +48,28 @@ void save_weights(typename B::Context& ctx, const Weights<P, B>& weights, const 
   write_safetensors(path, views, metadata);
 }
 
+namespace detail {
+
+/// One parameter in the master's type M. Throws FileError for another shape, or a type that is not M, F32 or BF16.
+template <class M>
+void read_parameter(const SafetensorsReader& file, const ParamInfo& p, M* to) {
+  const auto shape = file_shape(p.shape);
+  const DType dtype = file.at(p.name).dtype;
+  if (dtype == dtype_of<M>()) {
+    file.read(p.name, dtype, shape, to);
+  } else if (dtype == DType::kF32) {
+    std::vector<float> raw(static_cast<std::size_t>(p.shape.size()));
+    file.read(p.name, DType::kF32, shape, raw.data());
+    for (std::size_t i = 0; i < raw.size(); ++i) to[i] = M(raw[i]);
+  } else {
+    std::vector<bf16> raw(static_cast<std::size_t>(p.shape.size()));
+    file.read(p.name, DType::kBF16, shape, raw.data());
+    for (std::size_t i = 0; i < raw.size(); ++i) to[i] = M(raw[i]);
+  }
+}
+
+}  // namespace detail
+
 /// Reads every parameter of `weights` from the file. Throws FileError naming the tensor that is missing, extra or of
 /// another shape or type; the weights are then as they were.
 template <class P, class B>
@@ -60,19 +82,7 @@ Tables load_weights(typename B::Context& ctx, Weights<P, B>& weights, const std:
     known[p.name] = true;
     const TensorInfo* info = file.find(p.name);
     if (info == nullptr) fail_file(path, "tensor '", p.name, "' is missing; is this a model of another configuration?");
-    M* to = host.data() + p.offset;
-    const auto shape = file_shape(p.shape);
-    if (info->dtype == dtype_of<M>()) {
-      file.read(p.name, dtype_of<M>(), shape, to);
-    } else if (info->dtype == DType::kF32) {
-      std::vector<float> raw(static_cast<std::size_t>(p.shape.size()));
-      file.read(p.name, DType::kF32, shape, raw.data());
-      for (std::size_t i = 0; i < raw.size(); ++i) to[i] = M(raw[i]);
-    } else {
-      std::vector<bf16> raw(static_cast<std::size_t>(p.shape.size()));
-      file.read(p.name, DType::kBF16, shape, raw.data());
-      for (std::size_t i = 0; i < raw.size(); ++i) to[i] = M(raw[i]);
-    }
+    detail::read_parameter(file, p, host.data() + p.offset);
   }
   Tables tables;
   for (const auto& info : file.tensors()) {
@@ -85,6 +95,23 @@ Tables load_weights(typename B::Context& ctx, Weights<P, B>& weights, const std:
   }
   weights.set(ctx, host);
   return tables;
+}
+
+/// Reads those parameters of `weights` that the file has too, and leaves the others as they are: a student begins with
+/// what it shares with its teacher. Returns how many numbers were read. Throws FileError for a parameter of the same
+/// name and another shape; the weights are then as they were.
+template <class P, class B>
+index_t load_shared_weights(typename B::Context& ctx, Weights<P, B>& weights, const std::filesystem::path& path) {
+  const SafetensorsReader file(path);
+  auto host = weights.get(ctx);
+  index_t count = 0;
+  for (const auto& p : weights.list()) {
+    if (file.find(p.name) == nullptr) continue;
+    detail::read_parameter(file, p, host.data() + p.offset);
+    count += p.shape.size();
+  }
+  weights.set(ctx, host);
+  return count;
 }
 
 /// Optimiser moments, flat, under their names.
