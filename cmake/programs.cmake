@@ -209,7 +209,7 @@ if(SPARSEMOE_BUILD_EXAMPLES)
                     $<TARGET_FILE:sparsemoe-conformance> ${CMAKE_CURRENT_SOURCE_DIR}/tests/data/goldens)
   endif()
   if(added_sparsemoe-nmt AND SPARSEMOE_BUILD_TESTS)
-    foreach(name pipeline bits routers bad_input extract translate study benchmark)
+    foreach(name pipeline bits routers bad_input extract translate study benchmark distill)
       sparsemoe_ctest(program_${name} program ${CMAKE_CURRENT_SOURCE_DIR}/tests/program/${name}.sh
                       $<TARGET_FILE:sparsemoe-nmt>)
     endforeach()

@@ -117,17 +117,16 @@ inline std::vector<std::uint8_t> banned_ids(const Tokenizer& tokenizer, const st
   return banned;
 }
 
-/// Translates many encoded sources: sorted by length, in batches, results in the given order. One beam is greedy
-/// search.
-inline std::vector<std::string> translate_all(Translator& model, const Tokenizer& tokenizer,
-                                              const std::vector<const Ids*>& sources,
-                                              const std::vector<std::int32_t>& tasks, std::int64_t longest,
-                                              std::int64_t batch_rows = 64, std::int64_t beams = 1) {
+/// The best output of a search for each of many encoded sources: sorted by length, in batches, results in the given
+/// order. One beam is greedy search.
+inline std::vector<Ids> search_all(Translator& model, const std::vector<const Ids*>& sources,
+                                   const std::vector<std::int32_t>& tasks, std::int64_t longest,
+                                   std::int64_t batch_rows = 64, std::int64_t beams = 1) {
   std::vector<std::size_t> order(sources.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::stable_sort(order.begin(), order.end(),
                    [&](std::size_t a, std::size_t b) { return sources[a]->size() > sources[b]->size(); });
-  std::vector<std::string> out(sources.size());
+  std::vector<Ids> out(sources.size());
   HostBatch batch;
   for (std::size_t at = 0; at < order.size();) {
     std::vector<const Ids*> rows;
@@ -153,11 +152,18 @@ inline std::vector<std::string> translate_all(Translator& model, const Tokenizer
     options.lengths = lengths.data();
     options.max_length = *std::max_element(lengths.begin(), lengths.end());
     const auto found = model.search(batch, options);
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-      const auto& ids = found[i].front().tokens;
-      out[where[i]] = tokenizer.decode({ids.begin(), ids.end()});
-    }
+    for (std::size_t i = 0; i < rows.size(); ++i) out[where[i]] = found[i].front().tokens;
   }
+  return out;
+}
+/// The same as text.
+inline std::vector<std::string> translate_all(Translator& model, const Tokenizer& tokenizer,
+                                              const std::vector<const Ids*>& sources,
+                                              const std::vector<std::int32_t>& tasks, std::int64_t longest,
+                                              std::int64_t batch_rows = 64, std::int64_t beams = 1) {
+  std::vector<std::string> out;
+  for (const Ids& ids : search_all(model, sources, tasks, longest, batch_rows, beams))
+    out.push_back(tokenizer.decode({ids.begin(), ids.end()}));
   return out;
 }
 

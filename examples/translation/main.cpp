@@ -12,6 +12,7 @@
 #include "benchmark/benchmark.hpp"
 #include "commands.hpp"
 #include "corpus/corpus.hpp"
+#include "distill_command.hpp"
 #include "extract_command.hpp"
 #include "routing_command.hpp"
 #include "sparsemoe/io/options.hpp"
@@ -21,7 +22,7 @@
 namespace {
 
 /// With --resume, the run's own settings are what the command line starts from.
-void preset_from_run(int argc, char** argv, nmt::TrainSettings& settings) {
+void preset_from_run(int argc, char** argv, nmt::TrainSettings& settings, nmt::DistillSettings& distill) {
   std::string out;
   bool resume = false;
   for (int i = 1; i < argc; ++i) {
@@ -30,8 +31,14 @@ void preset_from_run(int argc, char** argv, nmt::TrainSettings& settings) {
     if (word == "--out" && i + 1 < argc) out = argv[i + 1];
     if (word.starts_with("--out=")) out = word.substr(6);
   }
-  const nmt::fs::path saved = nmt::fs::path(out) / "settings.json";
-  if (resume && !out.empty() && nmt::fs::exists(saved)) sparsemoe::load_config(saved, settings);
+  const nmt::fs::path saved = nmt::fs::path(out) / "settings.json", teacher = nmt::fs::path(out) / nmt::kDistillFile;
+  if (!resume || out.empty() || !nmt::fs::exists(saved)) return;
+  sparsemoe::load_config(saved, settings);
+  if (!nmt::fs::exists(teacher)) return;
+  nmt::DistillRecord record;
+  sparsemoe::load_config(teacher, record);
+  distill = {settings, record.options};
+  distill.distill.teacher = record.checkpoint;  // a teacher that went on training has newer ones
 }
 
 /// "; did you mean --heads?" for the first option on the command line that its subcommand does not have.
@@ -60,9 +67,15 @@ int program(int argc, char** argv) {
   nmt::TrainSettings settings;
   bool resume = false;
   CLI::App* train = app.add_subcommand("train", "Train a model on a corpus");
-  preset_from_run(argc, argv, settings);
+  nmt::DistillSettings distill_settings;
+  preset_from_run(argc, argv, settings, distill_settings);
   sparsemoe::add_options(*train, settings);
   train->add_flag("--resume", resume, "Go on with the run in --out from its newest checkpoint");
+
+  CLI::App* distill = app.add_subcommand(
+      "distill", "Train a dense student on what a mixture-of-experts teacher says; its sizes are the teacher's");
+  sparsemoe::add_options(*distill, distill_settings);
+  distill->add_flag("--resume", resume, "Go on with the run in --out from its newest checkpoint");
 
   nmt::TranslateOptions t;
   CLI::App* translate = app.add_subcommand("translate", "Translate standard input line by line");
@@ -200,6 +213,7 @@ int program(int argc, char** argv) {
     return 64;
   }
   if (train->parsed()) return nmt::TrainingRun(settings, resume).run();
+  if (distill->parsed()) return nmt::DistillCommand(distill_settings, resume).run();
   if (translate->parsed()) return nmt::translate(t);
   if (samples->parsed()) return nmt::samples(p);
   if (evaluate->parsed()) return nmt::evaluate(e);

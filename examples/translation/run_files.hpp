@@ -22,6 +22,9 @@ namespace nmt {
 
 namespace moe = sparsemoe;
 
+/// In the directory of a run that learns from a teacher: which, and how (distill_command.hpp).
+inline constexpr const char* kDistillFile = "distill.json";
+
 /// Where a run stands beside its weights.
 struct TrainerState {
   std::int64_t step = 0, tokens = 0;

@@ -230,13 +230,23 @@ struct TrainSettings {
 
   template <class F>
   void visit(F&& f) {
+    visit_data(f);
+    model.visit(f);
+    visit_steps(f);
+  }
+  /// What is read and written.
+  template <class F>
+  void visit_data(F&& f) {
     f("corpus", corpus, "directory made by the corpus command");
     f("out", out, "directory of the run");
     f("languages", languages, "languages to train on beside the first (English); none: all of the corpus");
     f("tokenizer", tokenizer, "SentencePiece model; empty: the corpus' own");
     f("kinds", kinds, "kinds of text: s one-line summaries, t sentences, p paragraphs, l list items");
     f("directions", directions, "both, en2xx or xx2en");
-    model.visit(f);
+  }
+  /// How the model is trained.
+  template <class F>
+  void visit_steps(F&& f) {
     f("optimiser", optimiser, "adamw or adafactor (whose rate is relative to the parameter's size)");
     f("schedule", schedule, "constant, linear, cosine, inverse_sqrt, transformer or sqrt_decay");
     f("learning_rate", learning_rate, "peak learning rate");

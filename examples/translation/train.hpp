@@ -13,6 +13,7 @@
 #include "sparsemoe/io/log.hpp"
 #include "sparsemoe/io/progress.hpp"
 #include "sparsemoe/routers/hash.hpp"
+#include "training_hooks.hpp"
 
 namespace nmt {
 
@@ -25,8 +26,10 @@ extern "C" inline void note_stop_signal(int signal) { stop_signal() = signal; }
 
 class TrainingRun {
  public:
-  /// Throws Error for anything wrong with settings, corpus or an existing run; nothing is overwritten.
-  TrainingRun(const TrainSettings& settings, bool resume) : s_(settings), run_(settings.out) {
+  /// Throws Error for anything wrong with settings, corpus or an existing run; nothing is overwritten. `hooks` outlive
+  /// the run.
+  TrainingRun(const TrainSettings& settings, bool resume, TrainingHooks* hooks = nullptr)
+      : s_(settings), run_(settings.out), hooks_(hooks != nullptr ? hooks : &no_hooks_) {
     s_.check();
     moe::require(!s_.corpus.empty(), "train: give --corpus DIR, made by the corpus command");
     moe::require(!s_.out.empty(), "train: give --out RUN, the directory of the run");
@@ -36,19 +39,21 @@ class TrainingRun {
     moe::require(resume || !exists, run_.string(),
                  ": there is a run already; add --resume to go on with it, or choose another --out");
     moe::require(!resume || exists, run_.string(), ": there is no run to resume");
+    moe::require(!resume || hooks != nullptr || !fs::exists(run_ / kDistillFile), run_.string(),
+                 ": this run learns from a teacher; go on with it by distill --resume");
     if (resume) lock_ = std::make_unique<RunLock>(run_);
     load_data();
     build_model();
-    if (resume) {
-      moe::remove_unfinished(run_);
-      restore();
-    } else {
+    if (resume) moe::remove_unfinished(run_);
+    if (!resume || !restore()) hooks_->start(*model_);
+    if (!resume) {
       std::error_code problem;
       fs::create_directories(run_, problem);
       moe::require(!problem, run_.string(), ": cannot create the directory: ", problem.message());
       lock_ = std::make_unique<RunLock>(run_);
       moe::require(!fs::exists(run_ / "settings.json"), run_.string(), ": another process has started a run there");
     }
+    hooks_->save();
     moe::atomic_write(run_ / "settings.json", moe::to_json(s_).dump(2) + "\n");  // after all that can be refused
   }
 
@@ -56,6 +61,9 @@ class TrainingRun {
   int run() {
     std::signal(SIGINT, note_stop_signal);
     std::signal(SIGTERM, note_stop_signal);
+    hooks_->change(train_, *tokenizer_);
+    if (stop_signal() != 0) return stopped();
+    make_sampler();
     moe::JsonLog log(run_ / "log.jsonl", state_.step > 0 ? state_.step : -1);
     if (state_.step == 0)
       log.write({{"kind", "start"},
@@ -70,7 +78,8 @@ class TrainingRun {
     const double earlier = state_.seconds;
     moe::Progress progress(state_.step, s_.steps);
     auto saved = Clock::now();
-    double window_tokens = 0, window_loss = 0, window_nll = 0, window_start = earlier;
+    moe::LossSums window;
+    double window_start = earlier;
     std::int64_t saved_step = state_.step;
     while (state_.step < s_.steps && !out_of_time() && stop_signal() == 0) {
       const double rate = learning_rate();
@@ -79,13 +88,12 @@ class TrainingRun {
       ++state_.step;
       state_.tokens += static_cast<std::int64_t>(sums.tokens);
       state_.seconds = earlier + seconds_since(start_);
-      window_tokens += sums.tokens, window_loss += sums.loss, window_nll += sums.nll;
+      window += sums;
       progress.update(state_.step, static_cast<double>(state_.tokens), sums.loss / sums.tokens,
                       s_.minutes > 0 ? std::max(0.0, 60 * s_.minutes - state_.seconds) : -1);
       if (state_.step % s_.log_every == 0) {
-        log.write(train_record(rate, result, window_loss / window_tokens, window_nll / window_tokens,
-                               window_tokens / std::max(1e-9, state_.seconds - window_start), sums));
-        window_tokens = window_loss = window_nll = 0;
+        log.write(train_record(rate, result, window, sums, state_.seconds - window_start));
+        window = {};
         window_start = state_.seconds;
         warn_of_collapse(log, progress);
       }
@@ -99,11 +107,7 @@ class TrainingRun {
     progress.finish();
     if (stop_signal() == 0 && state_.step % s_.validate_every != 0) validate(log, progress);
     if (saved_step != state_.step) checkpoint();
-    if (stop_signal() != 0) {
-      std::fprintf(stderr, "stopped by signal %d after step %lld; saved, go on with --resume\n",
-                   static_cast<int>(stop_signal()), static_cast<long long>(state_.step));
-      return 128 + static_cast<int>(stop_signal());
-    }
+    if (stop_signal() != 0) return stopped();
     std::fprintf(stderr, "done: %lld steps, %lld target tokens, %lld skipped steps\n",
                  static_cast<long long>(state_.step), static_cast<long long>(state_.tokens),
                  static_cast<long long>(model_->skipped()));
@@ -113,6 +117,11 @@ class TrainingRun {
  private:
   using Clock = std::chrono::steady_clock;
   static double seconds_since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
+  int stopped() const {
+    std::fprintf(stderr, "stopped by signal %d after step %lld; saved, go on with --resume\n",
+                 static_cast<int>(stop_signal()), static_cast<long long>(state_.step));
+    return 128 + static_cast<int>(stop_signal());
+  }
   bool out_of_time() const { return s_.minutes > 0 && state_.seconds >= 60 * s_.minutes; }
 
   std::vector<std::string> names() const {
@@ -134,21 +143,30 @@ class TrainingRun {
     moe::require(corpus_.languages.size() >= 2, s_.corpus, ": at least two languages are needed to translate");
     tokenizer_ = std::make_unique<Tokenizer>(corpus_.tokenizer);
     file_ = {s_.model, tokenizer_->size(), corpus_.languages, task_names(corpus_.languages, s_.model.task)};
+    hooks_->prepare(file_, corpus_.tokenizer);
     std::fprintf(stderr, "encoding %s ...\n", s_.corpus.c_str());
-    std::vector<std::vector<moe::BatchSampler::Lengths>> lengths;
     for (const auto& d : directions_of(corpus_.languages, s_.directions)) {
+      if (!file_.serves(d.source, d.target)) continue;
       train_.push_back(encode_direction(corpus_.split("train"), d, file_.task_of(d.source, d.target), *tokenizer_,
                                         s_.kinds, s_.max_length, true, 0));
-      lengths.emplace_back();
-      for (std::size_t i = 0; i < train_.back().source.size(); ++i)
-        lengths.back().push_back({static_cast<std::int32_t>(train_.back().source[i].size()),
-                                  static_cast<std::int32_t>(train_.back().target[i].size()) + 1});
-      pairs_ += static_cast<std::int64_t>(lengths.back().size());
+      pairs_ += static_cast<std::int64_t>(train_.back().source.size());
     }
     moe::require(pairs_ > 0, s_.corpus, ": no training pair of kinds '", s_.kinds, "' within ", s_.max_length,
                  " tokens");
+  }
+  void make_sampler() {
+    std::vector<std::vector<moe::BatchSampler::Lengths>> lengths;
+    pairs_ = 0;
+    for (const auto& d : train_) {
+      lengths.emplace_back();
+      for (std::size_t i = 0; i < d.source.size(); ++i)
+        lengths.back().push_back(
+            {static_cast<std::int32_t>(d.source[i].size()), static_cast<std::int32_t>(d.target[i].size()) + 1});
+      pairs_ += static_cast<std::int64_t>(lengths.back().size());
+    }
     sampler_ = std::make_unique<moe::BatchSampler>(moe::BatchSampler::Config{s_.temperature, s_.tokens, 4096, s_.seed},
                                                    std::move(lengths));
+    sampler_->seek(state_.sampler);
   }
   /// The corpus' pivot, which --languages need not name.
   std::vector<std::string> load_languages() const {
@@ -190,9 +208,10 @@ class TrainingRun {
     schedule_.check();
   }
 
-  void restore() {
+  /// False if the run was stopped before its first checkpoint: from the start.
+  bool restore() {
     const auto found = moe::find_checkpoint(run_);
-    if (!found) return;  // stopped before its first checkpoint: from the start
+    if (!found) return false;
     for (const auto& sentence : found->refused) std::fprintf(stderr, "warning: %s\n", sentence.c_str());
     const ModelFile saved = read_model_file(found->path);
     const moe::Json before = moe::to_json(saved), now = moe::to_json(file_);
@@ -202,8 +221,8 @@ class TrainingRun {
     state_ = trainer_state(found->path / "trainer.json");
     model_->load(found->path, true);
     model_->set_numbers(state_.numbers);
-    sampler_->seek(state_.sampler);
     std::fprintf(stderr, "resumed from %s\n", found->path.c_str());
+    return true;
   }
   void checkpoint() {
     state_.sampler = sampler_->state();
@@ -237,14 +256,18 @@ class TrainingRun {
     moe::LossSums sums;
     const auto streams =
         static_cast<std::size_t>(std::max<std::int64_t>(16, s_.accumulate));  // one a batch of every step
-    for (std::size_t i = 0; i < batches_.size(); ++i)
-      sums += model_->loss(batches_[i], 1 / static_cast<double>(tokens), 1 / static_cast<double>(s_.accumulate),
-                           static_cast<std::uint32_t>(static_cast<std::size_t>(state_.step) * streams + i));
+    const SoftTarget* soft = hooks_->soft();
+    for (std::size_t i = 0; i < batches_.size(); ++i) {
+      const double scale = 1 / static_cast<double>(tokens), routing = 1 / static_cast<double>(s_.accumulate);
+      const auto stream = static_cast<std::uint32_t>(static_cast<std::size_t>(state_.step) * streams + i);
+      sums += soft != nullptr ? model_->distill(batches_[i], scale, routing, stream, *soft)
+                              : model_->loss(batches_[i], scale, routing, stream);
+    }
     return sums;
   }
 
-  moe::Json train_record(double rate, const moe::UpdateResult& result, double loss, double nll, double speed,
-                         const moe::LossSums& last) {
+  moe::Json train_record(double rate, const moe::UpdateResult& result, const moe::LossSums& window,
+                         const moe::LossSums& last, double seconds) {
     moe::Json layers = moe::Json::array();
     double balance = 0, z = 0, n = 0;
     for (const auto& s : model_->statistics()) {
@@ -261,19 +284,22 @@ class TrainingRun {
                         {"z", r.z}});
       balance += r.balance, z += r.z, n += 1;
     }
-    return {{"kind", "train"},
-            {"step", state_.step},
-            {"seconds", state_.seconds},
-            {"tokens", state_.tokens},
-            {"tokens_per_second", speed},
-            {"loss", loss},
-            {"nll", nll},
-            {"accuracy", last.correct / last.tokens},
-            {"losses", {{"balance", n > 0 ? balance / n : 0}, {"z", n > 0 ? z / n : 0}}},
-            {"learning_rate", rate},
-            {"grad_norm", result.gradient_norm},
-            {"skipped", model_->skipped()},
-            {"layers", layers}};
+    moe::Json record = {{"kind", "train"},
+                        {"step", state_.step},
+                        {"seconds", state_.seconds},
+                        {"tokens", state_.tokens},
+                        {"tokens_per_second", window.tokens / std::max(1e-9, seconds)},
+                        {"loss", window.loss / window.tokens},
+                        {"nll", window.nll / window.tokens},
+                        {"accuracy", last.correct / last.tokens},
+                        {"losses", {{"balance", n > 0 ? balance / n : 0}, {"z", n > 0 ? z / n : 0}}},
+                        {"learning_rate", rate},
+                        {"grad_norm", result.gradient_norm},
+                        {"skipped", model_->skipped()},
+                        {"layers", layers}};
+    if (hooks_->soft() != nullptr)
+      record["hard"] = window.hard / window.tokens, record["soft"] = window.soft / window.tokens;
+    return record;
   }
 
   /// Says so, once a layer, when half of its experts or more got nothing of a batch: such a gate seldom recovers.
@@ -374,6 +400,8 @@ class TrainingRun {
 
   TrainSettings s_;
   fs::path run_;
+  TrainingHooks no_hooks_;
+  TrainingHooks* hooks_;
   std::unique_ptr<RunLock> lock_;
   Corpus corpus_;
   std::unique_ptr<Tokenizer> tokenizer_;

@@ -34,6 +34,14 @@ struct NamedStatistics {
   sparsemoe::LayerStatistics layer;
 };
 
+class Translator;
+
+/// A teacher's distribution in the loss (sparsemoe/nn/distill.hpp): its share of it, and the temperature.
+struct SoftTarget {
+  Translator* teacher = nullptr;
+  double share = 0.25, temperature = 1;
+};
+
 class Translator {
  public:
   virtual ~Translator() = default;
@@ -43,6 +51,13 @@ class Translator {
   /// `stream` numbers the batch for everything random in it.
   virtual sparsemoe::LossSums loss(const HostBatch& batch, double gradient_scale, double routing_scale,
                                    std::uint32_t stream) = 0;
+  /// The same with a teacher, which reads the batch in evaluation mode. It has the same vocabulary and tasks.
+  virtual sparsemoe::LossSums distill(const HostBatch& batch, double gradient_scale, double routing_scale,
+                                      std::uint32_t stream, const SoftTarget& soft) = 0;
+  /// As a teacher: reads a batch in evaluation mode, and gives the logits (count, vocabulary) of target positions
+  /// [first, first + count), until the next call of anything else.
+  virtual void read(const HostBatch& batch) = 0;
+  virtual void read_logits(std::int64_t first, std::int64_t count, float* logits) = 0;
   /// Of the batch of the last loss().
   virtual const std::vector<NamedStatistics>& statistics() const = 0;
   virtual sparsemoe::UpdateResult update(double learning_rate) = 0;
@@ -60,6 +75,8 @@ class Translator {
   /// model.safetensors; and with `training` trainer.safetensors, the updater's state returned as three numbers.
   virtual void save(const std::filesystem::path& directory, bool training) = 0;
   virtual void load(const std::filesystem::path& directory, bool training) = 0;
+  /// Takes over the parameters that another model's model.safetensors has under the same name; returns how many.
+  virtual std::int64_t load_shared(const std::filesystem::path& weights) = 0;
   struct TrainerNumbers {
     std::int64_t step = 0, skipped = 0, good = 0;
     double loss_scale = 1;

@@ -10,6 +10,7 @@
 #include "any_stack.hpp"
 #include "sparsemoe/infer/int8.hpp"
 #include "sparsemoe/io/weights.hpp"
+#include "sparsemoe/nn/distill.hpp"
 #include "sparsemoe/optim/adafactor.hpp"
 #include "sparsemoe/optim/adamw.hpp"
 #include "translator.hpp"
@@ -19,6 +20,7 @@ namespace nmt {
 template <class P>
 class TranslatorOf final : public Translator {
   using B = moe::Cpu;
+  using S = typename P::storage;
   using Model = moe::Seq2Seq<AnyEncoder<P>, AnyDecoder<P>>;
   using Adam = moe::AdamW<P, B>;
   using Factored = moe::Adafactor<P, B>;
@@ -46,21 +48,45 @@ class TranslatorOf final : public Translator {
   }
 
   moe::LossSums loss(const HostBatch& b, double gradient_scale, double routing_scale, std::uint32_t stream) override {
-    ctx_.training = gradient_scale != 0;
-    ctx_.random.step = stream;
-    const moe::Seq2SeqBatch batch{
-        source(b),
-        {b.rows, b.target_length, b.target.data(), b.target_valid.data(), b.task.data(), 0, nullptr},
-        b.labels.data()};
+    begin_pass(gradient_scale, stream);
     const double scale = updater_.loss_scale();
-    const auto sums = model_.loss(ctx_, batch, comm_, gradient_scale * scale, routing_scale * scale);
-    statistics_.clear();  // they lie in the arena, which the update and the next batch reuse
-    for (auto& s : model_.encoder().statistics(ctx_))
-      statistics_.push_back({"encoder", request_.file.model.encoder_router, std::move(s)});
-    for (auto& s : model_.decoder().statistics(ctx_))
-      statistics_.push_back({"decoder", request_.file.model.decoder_router, std::move(s)});
-    ctx_.arena.reset();
+    const auto sums = model_.loss(ctx_, batch_of(b), comm_, gradient_scale * scale, routing_scale * scale);
+    end_pass();
     return sums;
+  }
+  moe::LossSums distill(const HostBatch& b, double gradient_scale, double routing_scale, std::uint32_t stream,
+                        const SoftTarget& soft) override {
+    soft.teacher->read(b);
+    begin_pass(gradient_scale, stream);
+    const double scale = updater_.loss_scale();
+    const moe::Distillation<P, B> lesson{model_.loss_config(), soft.share, soft.temperature};
+    const auto head = [&](moe::Matrix<S> logits, moe::index_t first) {
+      taught_.resize(std::max(taught_.size(), static_cast<std::size_t>(logits.size())));
+      soft.teacher->read_logits(first, logits.rows, taught_.data());
+      return lesson(ctx_, logits, moe::Matrix<const float>(taught_.data(), logits.rows, logits.cols),
+                    b.labels.data() + first, gradient_scale * scale);
+    };
+    const auto sums = model_.loss(ctx_, batch_of(b), comm_, gradient_scale * scale, routing_scale * scale, head);
+    end_pass();
+    return sums;
+  }
+  void read(const HostBatch& b) override {
+    ctx_.arena.reset();
+    ctx_.training = false;
+    const auto batch = batch_of(b);
+    read_ = model_.hidden(ctx_, batch.source, batch.target, comm_);
+  }
+  void read_logits(std::int64_t first, std::int64_t count, float* logits) override {
+    typename moe::Arena<typename B::Memory>::Scope scope(ctx_.arena);
+    const moe::Matrix<float> wide(logits, count, config_.vocabulary);
+    const auto rows = read_.slice_rows(first, count).as_const();
+    if constexpr (std::is_same_v<S, float>) {
+      model_.output(ctx_, rows, wide);
+    } else {
+      const auto narrow = ctx_.arena.template matrix<S>(count, config_.vocabulary);
+      model_.output(ctx_, rows, narrow);
+      B::for_each_row(ctx_, count, WidenRow{narrow.as_const(), wide}, wide.cols);
+    }
   }
   const std::vector<NamedStatistics>& statistics() const override { return statistics_; }
   moe::UpdateResult update(double rate) override {
@@ -125,6 +151,9 @@ class TranslatorOf final : public Translator {
     const auto path = directory / "trainer.safetensors";
     adam_ ? moe::load_moments(ctx_, *adam_, path) : moe::load_moments(ctx_, *adafactor_, path);
   }
+  std::int64_t load_shared(const std::filesystem::path& weights) override {
+    return moe::load_shared_weights(ctx_, model_.weights, weights);
+  }
   TrainerNumbers numbers() const override {
     const auto& s = updater_.state();
     return {s.step, s.skipped, s.good, s.loss_scale};
@@ -140,6 +169,31 @@ class TranslatorOf final : public Translator {
   std::int64_t round_experts() override { return moe::round_experts_to_int8(ctx_, model_.weights); }
 
  private:
+  struct WidenRow {
+    moe::Matrix<const S> from;
+    moe::Matrix<float> to;
+    template <class Team>
+    void operator()(Team team, moe::index_t r) const {
+      for (moe::index_t j = team.lane(); j < to.cols; j += Team::lanes) to(r, j) = static_cast<float>(from(r, j));
+    }
+  };
+  void begin_pass(double gradient_scale, std::uint32_t stream) {
+    ctx_.training = gradient_scale != 0;
+    ctx_.random.step = stream;
+  }
+  void end_pass() {
+    statistics_.clear();  // they lie in the arena, which the update and the next batch reuse
+    for (auto& s : model_.encoder().statistics(ctx_))
+      statistics_.push_back({"encoder", request_.file.model.encoder_router, std::move(s)});
+    for (auto& s : model_.decoder().statistics(ctx_))
+      statistics_.push_back({"decoder", request_.file.model.decoder_router, std::move(s)});
+    ctx_.arena.reset();
+  }
+  static moe::Seq2SeqBatch batch_of(const HostBatch& b) {
+    return {source(b),
+            {b.rows, b.target_length, b.target.data(), b.target_valid.data(), b.task.data(), 0, nullptr},
+            b.labels.data()};
+  }
   static moe::Tokens source(const HostBatch& b) {
     return {b.rows, b.source_length, b.source.data(), b.source_valid.data(), b.task.data(), 0, nullptr};
   }
@@ -204,6 +258,8 @@ class TranslatorOf final : public Translator {
   std::unique_ptr<Factored> adafactor_;
   moe::Tables tables_;
   std::vector<NamedStatistics> statistics_;
+  moe::Matrix<S> read_;        // what read() made, in the arena
+  std::vector<float> taught_;  // logits of the teacher
 };
 
 }  // namespace nmt

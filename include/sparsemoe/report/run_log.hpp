@@ -71,6 +71,7 @@ struct UsageLog {
 
 struct RunLog {
   Curve loss, nll, learning_rate, grad_norm, tokens_per_second;
+  Curve hard, soft;                     // the parts of the loss against labels and against a teacher
   std::map<std::string, Curve> losses;  // balance, z, ...
   Curve validation_loss, bleu, chrf;
   std::map<std::string, std::map<std::string, double>> directions;  // of the last validation: "en-da" -> "bleu" -> ...
@@ -113,6 +114,8 @@ inline void add_train(RunLog& log, const Json& r) {
   const auto add = [&](Curve& curve, const char* key) { curve.add(step, number_at(r, key)); };
   add(log.loss, "loss");
   add(log.nll, "nll");
+  add(log.hard, "hard");
+  add(log.soft, "soft");
   add(log.learning_rate, "learning_rate");
   add(log.grad_norm, "grad_norm");
   add(log.tokens_per_second, "tokens_per_second");

@@ -67,6 +67,11 @@ inline void add_curves(HtmlReport& page, const RunLog& log) {
   charts.push_back({"Translation quality", "step", "", {series("BLEU", log.bleu), series("chrF", log.chrf)}});
   charts.push_back({"Speed", "step", "", {series("tokens/s", log.tokens_per_second)}});
   charts.push_back({"Negative log-likelihood", "step", "nats per token", {series("training", log.nll)}});
+  if (std::isfinite(log.soft.last()))
+    charts.push_back({"Labels and teacher",
+                      "step",
+                      "cross entropy, nats per token",
+                      {series("labels", log.hard), series("teacher", log.soft)}});
   LineChart losses{"Router losses", "step", "uniform routing gives a balance loss of 1", {}};
   for (const auto& [name, curve] : log.losses) losses.series.push_back(series(name, curve));
   charts.push_back(std::move(losses));
