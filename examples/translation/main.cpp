@@ -13,6 +13,7 @@
 #include "commands.hpp"
 #include "corpus/corpus.hpp"
 #include "distill_command.hpp"
+#include "distill_report.hpp"
 #include "extract_command.hpp"
 #include "routing_command.hpp"
 #include "sparsemoe/io/options.hpp"
@@ -186,6 +187,31 @@ int program(int argc, char** argv) {
   routing->add_flag("--reference", g.reference, "Read the reference translations instead of decoding");
   routing->add_option("--threads", g.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
 
+  nmt::DistillReportOptions d;
+  CLI::App* distill_report = app.add_subcommand(
+      "distill-report", "What of a teacher's gain over a dense model its students keep, beside its sub-networks");
+  distill_report->add_option("--dense", d.dense, "The dense model: run or checkpoint")->required();
+  distill_report->add_option("--teacher", d.teacher, "The teacher: run or checkpoint")->required();
+  distill_report->add_option("--student", d.students, "Students, a line each")->delimiter(',');
+  distill_report->add_option("--extracted", d.extracted, "Sub-networks of the teacher, one line")->delimiter(',');
+  distill_report->add_option("--corpus", d.corpus, "Corpus directory")->required();
+  distill_report->add_option("--out", d.out, "Directory for distill.json and distill.md")->required();
+  distill_report->add_option("--split", d.split, "train, dev or test")->capture_default_str();
+  distill_report->add_option("--languages", d.languages, "Only these languages (beside the first)")->delimiter(',');
+  distill_report->add_option("--directions", d.directions, "both, en2xx or xx2en")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"both", "en2xx", "xx2en"}));
+  distill_report->add_option("--kinds", d.kinds, "Kinds of text; default: what the teacher was trained on");
+  distill_report->add_option("--rows", d.rows, "Rows a direction, evenly spread; 0: all")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 100000000));
+  distill_report->add_option("--max-length", d.max_length, "Most tokens of a side; default: as for evaluate")
+      ->check(CLI::Range(4, 100000));
+  distill_report->add_option("--beam", d.beam, "Beams; 1: greedy")->capture_default_str()->check(CLI::Range(1, 64));
+  distill_report->add_option("--threads", d.threads, "Threads; 0: all")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1024));
+
   nmt::StudySettings study_settings;
   CLI::App* study = app.add_subcommand(
       "study", "Train, score, extract and time the routing strategies of the task-MoE paper's Table 1");
@@ -214,6 +240,7 @@ int program(int argc, char** argv) {
   }
   if (train->parsed()) return nmt::TrainingRun(settings, resume).run();
   if (distill->parsed()) return nmt::DistillCommand(distill_settings, resume).run();
+  if (distill_report->parsed()) return nmt::DistillReport(d).run();
   if (translate->parsed()) return nmt::translate(t);
   if (samples->parsed()) return nmt::samples(p);
   if (evaluate->parsed()) return nmt::evaluate(e);

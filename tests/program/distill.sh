@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # tests/program/distill.sh PROGRAM -- a dense student of a mixture of experts, by its distribution and by its translations:
-# of the extracted model's size, an ordinary run, the same after a kill.
+# of the extracted model's size, an ordinary run, the same after a kill; and the table that sets it beside extraction.
 . "$(dirname "$0")/lib.sh"
 make_corpus corpus
 text 60 3 | cut -f1 | tail -n +2 >lines.en
@@ -160,4 +160,25 @@ refuse "nothing to resume" 'none: there is no run to resume' "$program" distill 
 ok "more steps, without naming the teacher" "$program" distill --out word --resume --steps 24
 rm -rf word/step-24
 
+# --- the table
+report() { "$program" distill-report --dense dense --teacher teacher --corpus corpus --rows 10 --threads 1 --out table "$@"; }
+ok "report" report --student word,sequence --extracted sub.en,sub.da,sub.fi
+check "report: JSON" is_json table/distill.json
+equal "report: its lines" "$(grep -oE '^\| (dense|teacher|extracted|student word|student sequence) ' out | tr -d '|' | tr -s ' \n' ' ')" ' dense teacher extracted student word student sequence '
+line() { grep "^| $1 " table/distill.md; }
+check "report: the teacher gains" less "$(line dense | cut -d'|' -f4)" "$(line teacher | cut -d'|' -f4)"
+equal "report: the dense model keeps nothing, the teacher all" "$(line dense | cut -d'|' -f8),$(line teacher | cut -d'|' -f8)" " 0 % , 100 % "
+equal "report: extraction keeps all" "$(line extracted | cut -d'|' -f3,4,8)" "$(line teacher | cut -d'|' -f3,4,8)"
+check "report: and serves fewer parameters" less "$(line extracted | cut -d'|' -f6 | tr -d ' %')" 100
+check "report: the share is (student - dense) / (teacher - dense)" awk '{ gsub(/[",:]/, " ") }
+  $1 == "role" { role = $2 } $1 == "chrf" && !(role in s) { s[role] = $2 } $1 == "gain_kept" { inside = 1 }
+  inside && $1 == "chrf" { k[role] = $2; inside = 0 }
+  END { w = (s["student"] - s["dense"]) / (s["teacher"] - s["dense"]); d = w - k["student"]; exit !(d < 1e-6 && d > -1e-6) }' \
+  <(awk '/"role": "student"/ { if (seen++) exit } { print }' table/distill.json)
+ok "report: a direction that all have" report --student word --extracted sub.da
+check "report: says how many" grep -q 'Means over 1 direction of dev' out
+refuse "report: nothing to compare" 'give --student RUN or --extracted DIR' report
+refuse "report: no such student" 'none: no such directory' report --student none
+refuse "report: out is a file" 'lines.en: is not a directory' "$program" distill-report --dense dense --teacher teacher --corpus corpus --student word --out lines.en
+refuse "report: no common direction" 'no direction that all of the models translate' report --student word --extracted sub.da --directions xx2en
 finish
