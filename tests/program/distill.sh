@@ -92,6 +92,17 @@ kills sequence.killed --level sequence
 same "sequence, killed" sequence/$end/model.safetensors sequence.killed/$end/model.safetensors
 same "sequence, killed: its pseudo-targets" sequence/pseudo-targets.jsonl sequence.killed/pseudo-targets.jsonl
 rm -rf sequence.killed
+# Stopped politely, before or between chunks or in training; nothing that was decoded is lost.
+start stopped --level sequence --beam 12 --steps 1000
+until [ -s stopped/pseudo-targets.jsonl ] || ! kill -0 $child 2>/dev/null; do sleep 0.01; done
+kill -TERM $child 2>/dev/null
+wait $child
+equal "stopped: exit status" $? 143
+check "stopped: says so" grep -q 'stopped by signal 15 after step [0-9]*; saved' err
+cp stopped/pseudo-targets.jsonl before
+ok "stopped: goes on" "$program" distill --out stopped --resume --steps 1
+check "stopped: keeps what was decoded" cmp before <(head -c "$(wc -c <before)" stopped/pseudo-targets.jsonl)
+rm -rf stopped
 # A run that was killed while it wrote its third chunk.
 half() {
   rm -rf half
