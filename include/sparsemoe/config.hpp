@@ -61,6 +61,11 @@
 #define SPARSEMOE_TILE_ROWS 4
 #define SPARSEMOE_TILE_VECTORS 2
 #endif
+#if defined(__AVX512F__) && !defined(__CUDACC__)
+#define SPARSEMOE_HAS_AVX512 1
+#else
+#define SPARSEMOE_HAS_AVX512 0
+#endif
 #if defined(__AVX512BF16__) && defined(__AVX512BW__) && !defined(__CUDACC__)
 #define SPARSEMOE_HAS_AVX512_BF16 1
 #else

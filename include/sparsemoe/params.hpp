@@ -9,6 +9,7 @@
 
 #include "sparsemoe/random.hpp"
 #include "sparsemoe/view.hpp"
+#include "sparsemoe/weight_form.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
@@ -40,10 +41,14 @@ struct ParamInfo {
 inline constexpr index_t param_alignment = 64;
 
 /// Elements a leaf takes in a flat buffer of any type: twice its size if wide, so that a 16-bit buffer has room for it
-/// in float.
+/// in float. In another form than plain, which only weights have that are not trained: what its bytes take in a buffer
+/// of T, which is nothing for a leaf that stays in its file.
 template <class T>
 index_t reserved(const Tensor<T>& t, const Init& init) {
-  const index_t n = t.size() * (init.wide ? 2 : 1);
+  const auto size = static_cast<index_t>(sizeof(T));
+  const index_t n = t.form == WeightForm::plain  ? t.size() * (init.wide ? 2 : 1)
+                    : t.form == WeightForm::int8 ? (Int8Tensor::bytes(t.batch, t.rows, t.cols) + size - 1) / size
+                                                 : 0;
   return (n + param_alignment - 1) / param_alignment * param_alignment;
 }
 
@@ -59,7 +64,7 @@ std::vector<ParamInfo> list_params(Params& params, index_t* total = nullptr) {
   std::vector<ParamInfo> list;
   index_t offset = 0;
   params.visit(std::string(), [&](const std::string& name, auto& t, Init init = Init::zero()) {
-    list.push_back({name, offset, {nullptr, t.batch, t.rows, t.cols, t.rank}, init});
+    list.push_back({name, offset, {nullptr, t.batch, t.rows, t.cols, t.rank, t.form}, init});
     offset += reserved(t, init);
   });
   if (total != nullptr) *total = offset;
@@ -99,11 +104,12 @@ void store_leaf(const ParamInfo& p, const Master* master, S* weights) {
   }
 }
 
-/// Fills host memory `base` (list's layout) with the starting values.
+/// Fills host memory `base` (list's layout) with the starting values of every plain leaf.
 template <class T>
 void initialise(const std::vector<ParamInfo>& list, T* base, std::uint64_t seed) {
   for (std::size_t leaf = 0; leaf < list.size(); ++leaf) {
     const ParamInfo& p = list[leaf];
+    if (p.shape.form != WeightForm::plain) continue;
     for (index_t i = 0; i < p.shape.size(); ++i)
       base[p.offset + i] = T(initial_value(p.init, Random{seed}, static_cast<std::uint32_t>(leaf), i));
   }

@@ -47,18 +47,24 @@ struct Matrix {
   SPARSEMOE_HD Matrix<const T> as_const() const { return {data, rows, cols, stride}; }
 };
 
+/// How a weight lies in memory: as values of its type; or, where a model only infers, as int8 with one scale an output
+/// channel, or in a mapped file, in its type or in float, at any alignment (weight_form.hpp).
+enum class WeightForm : std::uint8_t { plain, int8, file, file_float };
+
 /// A parameter: rank 1 (cols), rank 2 (rows, cols) or rank 3 (batch, rows, cols); contiguous. For expert weights the
-/// batch axis is the expert, and optimisers keep their statistics per batch item.
+/// batch axis is the expert, and optimisers keep their statistics per batch item. In another form than plain, `data` is
+/// only where the bytes of that form begin.
 template <class T>
 struct Tensor {
   T* data = nullptr;
   index_t batch = 1, rows = 1, cols = 0;
   int rank = 0;
+  WeightForm form = WeightForm::plain;
 
   SPARSEMOE_HD index_t size() const { return batch * rows * cols; }
   SPARSEMOE_HD Matrix<T> matrix(index_t b = 0) const { return {data + b * rows * cols, rows, cols}; }
   SPARSEMOE_HD Row<T> row() const { return {data, cols}; }
-  SPARSEMOE_HD Tensor<const T> as_const() const { return {data, batch, rows, cols, rank}; }
+  SPARSEMOE_HD Tensor<const T> as_const() const { return {data, batch, rows, cols, rank, form}; }
 };
 
 /// Extents of a parameter, without storage.

@@ -16,6 +16,7 @@
 #include <cstring>
 #include <exception>
 #include <new>
+#include <type_traits>
 #include <vector>
 
 #include "sparsemoe/arena.hpp"
@@ -149,7 +150,7 @@ struct CpuBackend {
                    bool accumulate, Matrix<TC> c, const Epilogue& epilogue = {}) {
     const Product<TA, TB, TC> q{op_a, op_b, alpha, a, b, accumulate, c};
     ctx.tasks.clear();
-    cut(ctx, 0, 0, c.rows, c.cols, q.k(), piece(c.rows * c.cols * q.k()));
+    cut(ctx, 0, 0, c.rows, c.cols, q.k(), piece(weight(c.rows) * c.cols * q.k()));
     run_tasks(ctx, c.size() * q.k(), [&](const detail::TileTask& t, Scratch& s) {
       Gemm::run(q.tile(t.row, t.rows, t.col, t.cols), s);
       for (index_t r = t.row; r < t.row + t.rows; ++r) epilogue(SerialTeam{}, r, t.col, t.col + t.cols);
@@ -157,18 +158,14 @@ struct CpuBackend {
   }
 
   /// Rows of a and c belong to groups: c[rows of g] = a[rows of g] op(b[g]), rows [offsets[g], offsets[g + 1]).
-  /// The epilogue sees rows of c as in gemm().
+  /// The epilogue sees rows of c as in gemm(). b may be in any form of weights (weight_form.hpp).
   template <class TA, class TB, class TC, class Epilogue = NoEpilogue>
   static void grouped_gemm(Context& ctx, Op op_b, Matrix<const TA> a, Tensor<const TB> b, const std::int32_t* offsets,
                            Matrix<TC> c, const Epilogue& epilogue = {}) {
-    ctx.tasks.clear();
-    const index_t k = a.cols, total = offsets[b.batch] * c.cols * k;
-    for (index_t g = 0; g < b.batch; ++g) cut(ctx, g, offsets[g], offsets[g + 1] - offsets[g], c.cols, k, piece(total));
-    run_tasks(ctx, total, [&](const detail::TileTask& t, Scratch& s) {
-      const Product<TA, TB, TC> q{Op::none, op_b, 1, a, b.matrix(t.group), false, c};
-      Gemm::run(q.tile(t.row, t.rows, t.col, t.cols), s);
-      for (index_t r = t.row; r < t.row + t.rows; ++r) epilogue(SerialTeam{}, r, t.col, t.col + t.cols);
-    });
+    if constexpr (has_forms<TB>)
+      with_form(b, [&](const auto& weights) { grouped<TB>(ctx, op_b, a, weights, offsets, c, epilogue); });
+    else
+      grouped<TB>(ctx, op_b, a, b, offsets, c, epilogue);
   }
   /// The weight gradient of that: c[g] += a[rows of g]^T b[rows of g]. A group without rows leaves c[g] as it is.
   template <class TA, class TB, class TC>
@@ -207,6 +204,29 @@ struct CpuBackend {
   }
 
  private:
+  /// `Weights` is Tensor<const TB>, or what with_form() makes of it.
+  template <class TB, class TA, class Weights, class TC, class Epilogue>
+  static void grouped(Context& ctx, Op op_b, Matrix<const TA> a, const Weights& b, const std::int32_t* offsets,
+                      Matrix<TC> c, const Epilogue& epilogue) {
+    using Element = std::remove_cvref_t<decltype(*b.data)>;
+    using Multiplier = std::conditional_t<std::is_same_v<Element, TB>, Gemm, NativeGemm>;  // it alone knows the forms
+    ctx.tasks.clear();
+    const index_t k = a.cols;
+    index_t total = 0;
+    for (index_t g = 0; g < b.batch; ++g) total += weight(offsets[g + 1] - offsets[g]) * c.cols * k;
+    for (index_t g = 0; g < b.batch; ++g) cut(ctx, g, offsets[g], offsets[g + 1] - offsets[g], c.cols, k, piece(total));
+    run_tasks(ctx, offsets[b.batch] * c.cols * k, [&](const detail::TileTask& t, Scratch& s) {
+      const Product<TA, Element, TC> q{Op::none, op_b, 1, a, b.matrix(t.group), false, c};
+      Multiplier::run(q.tile(t.row, t.rows, t.col, t.cols), s);
+      for (index_t r = t.row; r < t.row + t.rows; ++r) epilogue(SerialTeam{}, r, t.col, t.col + t.cols);
+    });
+  }
+
+  /// Reading a weight takes as long as about so many multiply-adds with it.
+  static constexpr index_t rows_per_read = 16;
+  /// What `rows` rows of a product cost for each element of its right operand, in multiply-adds: a few rows are bound
+  /// by reading it.
+  static index_t weight(index_t rows) { return rows == 0 ? 0 : std::max(rows, rows_per_read); }
   /// Multiply-adds in one tile: about a sixteenth of the product, within bounds that keep a tile worth its overhead.
   static index_t piece(index_t total) { return std::clamp<index_t>(total / 16, index_t(1) << 20, index_t(1) << 27); }
 
@@ -216,7 +236,7 @@ struct CpuBackend {
     if (rows == 0 || cols == 0) return;
     constexpr index_t unit = 48, least = 144, most_rows = 1024;  // unit: a multiple of every register tile's width
     const index_t blocks = (rows + most_rows - 1) / most_rows;
-    index_t pieces = std::max<index_t>(1, rows / blocks * cols * std::max<index_t>(k, 1) / target);
+    index_t pieces = std::max<index_t>(1, weight(rows / blocks) * cols * std::max<index_t>(k, 1) / target);
     const index_t across = std::min(pieces, std::max<index_t>(1, cols / least));
     const index_t width = ((cols + across - 1) / across + unit - 1) / unit * unit;
     pieces = std::max<index_t>(1, pieces / across);
@@ -236,7 +256,7 @@ struct CpuBackend {
       return;
     }
     std::sort(tasks.begin(), tasks.end(), [](const detail::TileTask& x, const detail::TileTask& y) {
-      return x.rows * x.cols > y.rows * y.cols;  // largest first: the last tile to end is a small one
+      return weight(x.rows) * x.cols > weight(y.rows) * y.cols;  // largest first: the last tile to end is a small one
     });
     std::exception_ptr error;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(ctx.threads)

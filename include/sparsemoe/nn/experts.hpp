@@ -1,6 +1,7 @@
 // nn/experts.hpp -- E feed-forward networks over rows sorted by expert: grouped products, activation while a tile is in
 // cache. With E = 1 it is the dense feed-forward block, so there is one implementation of both.
-// y = act(x wi + bi) wo + bo, or (act(x wi) * (x wg)) wo for a gated activation. Read next: nn/ffn.hpp, nn/moe.hpp.
+// y = act(x wi + bi) wo + bo, or (act(x wi) * (x wg)) wo for a gated activation. A model that only infers may hold the
+// matrices in another form (weight_form.hpp): the products read it. Read next: nn/ffn.hpp, nn/moe.hpp.
 #pragma once
 
 #include "sparsemoe/kernels/elementwise.hpp"
@@ -138,6 +139,7 @@ struct Experts {
   bool bias = false;
   double dropout = 0;  // of the hidden activation, in training: expert dropout (Switch Transformer, section 2.4)
   double init_scale = 1;
+  WeightForm form = WeightForm::plain;  // of the matrices; any other is for forward passes alone
 
   template <class T>
   struct Params {
@@ -164,6 +166,7 @@ struct Experts {
     if (bias) p.bi = stack_of<T>(count, 1, hidden);
     p.wo = stack_of<T>(count, hidden, width);
     if (bias) p.bo = stack_of<T>(count, 1, width);
+    p.wi.form = p.wg.form = p.wo.form = form;
     p.init_in = Init::fan_in(init_scale, width);
     p.init_out = Init::fan_in(init_scale, hidden);
     return p;

@@ -9,8 +9,19 @@
 #include <new>
 
 #include "sparsemoe/backend/product.hpp"
+#include "sparsemoe/weight_form.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
+
+/// The view of a right operand of element type T: int8 comes with its scales.
+template <class T>
+struct RightOperand {
+  using type = Matrix<const T>;
+};
+template <>
+struct RightOperand<std::int8_t> {
+  using type = Int8Matrix;
+};
 
 /// c = alpha op(a) op(b) + (accumulate ? c : 0).  op(a) is (m, k), op(b) is (k, n), c is (m, n).
 template <class TA, class TB, class TC>
@@ -18,7 +29,7 @@ struct Product {
   Op op_a = Op::none, op_b = Op::none;
   double alpha = 1;
   Matrix<const TA> a;
-  Matrix<const TB> b;
+  typename RightOperand<TB>::type b;
   bool accumulate = false;
   Matrix<TC> c;
 
