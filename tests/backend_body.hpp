@@ -716,6 +716,52 @@ void grouped() {
       }
 }
 
+/// Weights in int8 and, where the host multiplies, in a file's bytes at any address give the bits of plain ones.
+template <class B, class T>
+void weight_forms() {
+  typename B::Context ctx;
+  const std::vector<std::vector<std::int32_t>> cases = {{0, 1}, {0, 3, 3, 20}, {0, 40, 41, 49}};
+  for (const auto& offsets : cases)
+    for (const auto op_b : {sm::Op::none, sm::Op::transpose})
+      for (const Sizes s : {Sizes{0, 13, 7}, Sizes{0, 101, 64}, Sizes{0, 160, 51}}) {
+        const index_t groups = static_cast<index_t>(offsets.size()) - 1, rows = offsets.back();
+        CAPTURE(rows);
+        CAPTURE(s.n);
+        CAPTURE(s.k);
+        CAPTURE(static_cast<int>(op_b));
+        const index_t br = op_b == sm::Op::none ? s.k : s.n, bc = op_b == sm::Op::none ? s.n : s.k;
+        const auto real = values<float>(groups * br * bc, 41);
+        std::vector<T> plain(real.size()), rounded(real.size());
+        std::vector<std::int8_t> bytes(at(sm::Int8Tensor::bytes(groups, br, bc)));
+        auto* scale = reinterpret_cast<float*>(bytes.data() + sm::Int8Tensor::scale_offset(groups * br * bc));
+        for (index_t g = 0; g < groups; ++g) {
+          sm::quantise_columns(real.data() + g * br * bc, br, bc, bytes.data() + g * br * bc, scale + g * bc);
+          for (index_t i = 0; i < br * bc; ++i) {
+            plain[at(g * br * bc + i)] = T(real[at(g * br * bc + i)]);
+            rounded[at(g * br * bc + i)] = T(scale[g * bc + i % bc] * static_cast<float>(bytes[at(g * br * bc + i)]));
+          }
+        }
+        Array<B, std::int32_t> first(ctx, offsets);
+        Array<B, T> a(ctx, values<T>(rows * s.k, 42)), b(ctx, plain), r(ctx, rounded), c(ctx, rows * s.n),
+            d(ctx, rows * s.n);
+        Array<B, std::int8_t> q(ctx, bytes);
+        const auto multiply = [&](const void* data, sm::WeightForm form, const Array<B, T>& out) {
+          const sm::Tensor<const T> weights{static_cast<const T*>(data), groups, br, bc, 3, form};
+          B::grouped_gemm(ctx, op_b, a.matrix(rows, s.k).as_const(), weights, first.data(), out.matrix(rows, s.n));
+          return out.read();
+        };
+        CHECK(same_bits(multiply(q.data(), sm::WeightForm::int8, c), multiply(r.data(), sm::WeightForm::plain, d)));
+        if constexpr (B::host_memory) {
+          const auto want = multiply(b.data(), sm::WeightForm::plain, d);
+          std::vector<unsigned char> own(plain.size() * sizeof(T) + 1), wide(real.size() * sizeof(float) + 1);
+          std::memcpy(own.data() + 1, plain.data(), own.size() - 1);
+          std::memcpy(wide.data() + 1, real.data(), wide.size() - 1);
+          CHECK(same_bits(multiply(own.data() + 1, sm::WeightForm::file, c), want));
+          CHECK(same_bits(multiply(wide.data() + 1, sm::WeightForm::file_float, c), want));
+        }
+      }
+}
+
 /// The two products of attention: heads are columns of one matrix, scores are matrices of their own.
 template <class B, class T>
 void batched() {
@@ -947,6 +993,9 @@ void all_products() {
   grouped<B, double>();
   grouped<B, float>();
   grouped<B, sm::bf16>();
+  weight_forms<B, float>();
+  weight_forms<B, sm::bf16>();
+  weight_forms<B, sm::fp16>();
   batched<B, double>();
   batched<B, float>();
   batched<B, sm::bf16>();

@@ -115,7 +115,7 @@ template <class T>
 void rows_alone_equal_rows_in_a_batch() {
   using C = SumOf<T>;
   sm::Scratch scratch;
-  for (const Sizes s : {Sizes{300, 101, 801}, Sizes{29, 7, 50}, Sizes{16, 384, 385}})
+  for (const Sizes s : {Sizes{300, 101, 801}, Sizes{29, 7, 50}, Sizes{16, 384, 385}, Sizes{40, 150, 802}})
     for (const auto op_a : {sm::Op::none, sm::Op::transpose})
       for (const auto op_b : {sm::Op::none, sm::Op::transpose}) {
         const auto a = values<T>(s.m * s.k, 51), b = values<T>(s.k * s.n, 52);

@@ -4,6 +4,7 @@
 // the products, nn/experts.hpp for whose weights these are.
 #pragma once
 
+#include <cmath>
 #include <cstring>
 #include <type_traits>
 
@@ -60,6 +61,22 @@ struct Int8Tensor {
   Int8Matrix matrix(index_t b = 0) const { return {data + b * rows * cols, rows, cols, cols, scale + b * cols}; }
 };
 
+/// w (rows, cols) becomes scale[c] q(r, c) with -127 <= q <= 127 and scale = max |w| / 127 over each column: symmetric,
+/// weight-only, one scale an output channel (Dettmers et al. 2022, "LLM.int8()", section 2.1). A column of zeros has
+/// scale 0.
+template <class T>
+void quantise_columns(const T* w, index_t rows, index_t cols, std::int8_t* q, float* scale) {
+  for (index_t c = 0; c < cols; ++c) {
+    double most = 0;
+    for (index_t r = 0; r < rows; ++r) most = std::fmax(most, std::fabs(static_cast<double>(w[r * cols + c])));
+    scale[c] = static_cast<float>(most / 127);
+    for (index_t r = 0; r < rows; ++r) {
+      const double steps = scale[c] > 0 ? static_cast<double>(w[r * cols + c]) / static_cast<double>(scale[c]) : 0;
+      q[r * cols + c] = static_cast<std::int8_t>(std::fmax(-127, std::fmin(127, std::nearbyint(steps))));
+    }
+  }
+}
+
 /// Element (r, c) of a matrix in any form, as the value of type S that the model computes with.
 template <class S>
 SPARSEMOE_INLINE S form_value(const Matrix<const S>& m, index_t r, index_t c) {
@@ -73,6 +90,14 @@ template <class S>
 SPARSEMOE_INLINE S form_value(const Int8Matrix& m, index_t r, index_t c) {
   return S(m(r, c));
 }
+
+/// to[i] = element i of an int8 matrix, row by row.
+template <class S>
+struct WidenInt8 {
+  Int8Matrix from;
+  S* to;
+  SPARSEMOE_HD void operator()(index_t i) const { to[i] = form_value<S>(from, i / from.cols, i % from.cols); }
+};
 
 /// Types a served model's weights can have another form for: double is for checking gradients.
 template <class S>

@@ -60,10 +60,19 @@ ok "no bigram twice" translate --no-repeat-ngram 1 --beam 2 --json <few
 ok "length penalty" translate --beam 4 --length-penalty 0 --json < <(echo "the small file")
 check "length penalty 0: scores are log-probabilities" grep -qP '"score":-' out
 
-ok "experts rounded to 8 bits" translate --int8-experts <few
-equal "experts rounded to 8 bits: a line for a line" "$(wc -l <out)" 40
+# --- expert weights in 8 bits, and expert weights that stay in the checkpoint
+ok "experts in 8 bits" translate --int8-experts <few
+equal "experts in 8 bits: a line for a line" "$(wc -l <out)" 40
+check "experts in 8 bits: what that saves" grep -qP '^--int8-experts: \S+ expert weights take \S+B of memory instead of \S+B as (fp32|bf16)$' err
+ok "experts in memory" translate --beam 2 <few
+mv out in-memory
+ok "experts in the checkpoint" translate --beam 2 --mapped-experts <few
+same "experts in the checkpoint: the translations of experts in memory" out in-memory
+check "experts in the checkpoint: no memory" grep -qP '^--mapped-experts: \S+ expert weights take 0B of memory instead of \S+B as (fp32|bf16); they are read from the checkpoint$' err
+refuse "experts in both ways" '--int8-experts and --mapped-experts: give one of them' "$program" translate --model run --to da --int8-experts --mapped-experts
 ok "a model without experts" train --out dense --steps 2 --encoder-router dense --decoder-router dense
-refuse "experts rounded to 8 bits: there are none" '--int8-experts: the model has no experts' "$program" translate --model dense --to da --int8-experts
+refuse "experts in the checkpoint: there are none" '--mapped-experts: the model has no experts' "$program" translate --model dense --to da --mapped-experts
+refuse "experts in 8 bits: there are none" '--int8-experts: the model has no experts' "$program" translate --model dense --to da --int8-experts
 
 # --- input that is not what one would like
 yes "the small file" | head -n 10000 | tr '\n' ' ' >long

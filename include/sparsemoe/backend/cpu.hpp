@@ -5,13 +5,16 @@
 #pragma once
 
 #include <omp.h>
+#include <sys/mman.h>
 #include <thrust/for_each.h>
 #include <thrust/iterator/counting_iterator.h>
 #include <thrust/scan.h>
 #include <thrust/system/cpp/execution_policy.h>
 #include <thrust/system/omp/execution_policy.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -115,6 +118,15 @@ struct CpuBackend {
   template <class T>
   static void zero(Context&, T* p, index_t n) {
     if (n > 0) std::memset(static_cast<void*>(p), 0, static_cast<std::size_t>(n) * sizeof(T));
+  }
+
+  /// A hint that these bytes of a mapped file are wanted soon: the system begins to read them, and nobody waits.
+  static void will_need(const void* data, std::size_t bytes) {
+    const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+    const auto first = reinterpret_cast<std::uintptr_t>(data) / page * page;
+    const auto last = reinterpret_cast<std::uintptr_t>(data) + bytes;
+    // A hint: that it was refused changes nothing but time.
+    static_cast<void>(::madvise(reinterpret_cast<void*>(first), last - first, MADV_WILLNEED));
   }
 
   /// f(i) for i in [0, n), in any order; f must not depend on it.

@@ -218,7 +218,7 @@ struct Cuda {
 
   /// Rows of a and c belong to groups: c[rows of g] = a[rows of g] op(b[g]), rows [offsets[g], offsets[g + 1]).
   /// The plain form: one wait for the offsets and one product a group. A grouped kernel that reads them on the GPU is
-  /// later work, behind this verb.
+  /// later work, behind this verb. Weights of int8 form are first widened, a group at a time.
   template <class TA, class TB, class TC, class Epilogue = NoEpilogue>
   static void grouped_gemm(Context& ctx, Op op_b, Matrix<const TA> a, Tensor<const TB> b, const std::int32_t* offsets,
                            Matrix<TC> c, const Epilogue& epilogue = {}) {
@@ -226,7 +226,9 @@ struct Cuda {
     const std::int32_t* first = read_offsets(ctx, offsets, b.batch + 1);
     for (index_t g = 0; g < b.batch; ++g) {
       const index_t row = first[g], rows = first[g + 1] - row;
-      multiply(ctx, Product<TA, TB, TC>{Op::none, op_b, 1, a.slice_rows(row, rows), b.matrix(g), false,
+      if (rows == 0) continue;
+      Arena<Memory>::Scope scope(ctx.arena);
+      multiply(ctx, Product<TA, TB, TC>{Op::none, op_b, 1, a.slice_rows(row, rows), plain_matrix(ctx, b, g), false,
                                         c.slice_rows(row, rows)});
     }
     finish(ctx, first[0], first[b.batch] - first[0], c.cols, epilogue);
@@ -278,6 +280,14 @@ struct Cuda {
     if (ctx.offsets.bytes() < bytes) ctx.offsets = Buffer<gpu::PinnedMemory>(std::max<std::size_t>(bytes, 4096));
     copy_to_host(ctx, ctx.offsets.as<std::int32_t>(), offsets, n);
     return ctx.offsets.as<std::int32_t>();
+  }
+  template <class T>
+  static Matrix<const T> plain_matrix(Context& ctx, const Tensor<const T>& b, index_t g) {
+    if (b.form == WeightForm::plain) return b.matrix(g);
+    require(b.form == WeightForm::int8, "cuda: weights that stay in a file are in host memory");
+    const Matrix<T> wide = ctx.arena.template matrix<T>(b.rows, b.cols);
+    for_each_index(ctx, wide.size(), WidenInt8<T>{Int8Tensor(b).matrix(g), wide.data});
+    return wide;
   }
   template <class TA, class TB, class TC>
   static void multiply(Context& ctx, const Product<TA, TB, TC>& q, const BatchSteps& steps = {}) {

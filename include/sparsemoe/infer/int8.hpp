@@ -1,11 +1,10 @@
-// infer/int8.hpp -- what 8-bit expert weights do to a model's outputs: every expert matrix is rounded to the values
-// that int8 with one scale an output channel can hold. The rounded weights stay in the storage type, so this measures
-// the cost in score; it saves no memory yet. Routers, biases and dense layers are never rounded. Read next:
-// model/weights.hpp.
+// infer/int8.hpp -- expert weights in 8 bits, for models that only infer: set MoeConfig::expert_form to
+// WeightForm::int8 before the model is made, and loading quantises every expert matrix; they are never in memory in
+// full. Routers, biases and dense layers keep their type. Here: what that saves, and the same rounding for plain
+// weights, to compare with. Read next: weight_form.hpp for the form itself.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
+#include <string>
 #include <vector>
 
 #include "sparsemoe/model/weights.hpp"
@@ -17,40 +16,34 @@ inline bool is_expert_matrix(const ParamInfo& p) {
   return p.shape.rank == 3 && p.name.find(".moe.experts.w") != std::string::npos;
 }
 
-/// w (rows, cols) -> s q with integers -127 <= q <= 127 and s = max |w| / 127 over each column: symmetric, weight-only,
-/// one scale an output channel (Dettmers et al. 2022, "LLM.int8()", section 2.1). A column of zeros stays.
-template <class S>
-void round_columns_to_int8(S* w, index_t rows, index_t cols) {
-  for (index_t j = 0; j < cols; ++j) {
-    double most = 0;
-    for (index_t i = 0; i < rows; ++i) most = std::max(most, std::fabs(static_cast<double>(w[i * cols + j])));
-    if (!(most > 0)) continue;
-    const double scale = most / 127;
-    for (index_t i = 0; i < rows; ++i) {
-      const double q = std::nearbyint(static_cast<double>(w[i * cols + j]) / scale);
-      w[i * cols + j] = S(static_cast<float>(scale * q));
-    }
-  }
-}
-
-/// Rounds the expert matrices of a loaded model; returns how many weights that were. For evaluation: the optimiser's
-/// copies are left as they are.
+/// The expert matrices of a model: how many weights, their bytes in memory, and what they would take as plain values.
+struct ExpertBytes {
+  index_t weights = 0, held = 0, plain = 0;
+};
 template <class P, class B>
-index_t round_experts_to_int8(typename B::Context& ctx, Weights<P, B>& weights) {
+ExpertBytes expert_bytes(const Weights<P, B>& weights) {
   using S = typename P::storage;
-  std::vector<S> host;
-  index_t count = 0;
+  ExpertBytes sum;
   for (const ParamInfo& p : weights.list()) {
     if (!is_expert_matrix(p)) continue;
-    const index_t n = p.shape.size(), one = p.shape.rows * p.shape.cols;
-    host.resize(static_cast<std::size_t>(n));
-    B::copy_to_host(ctx, host.data(), weights.storage() + p.offset, n);
-    for (index_t e = 0; e < p.shape.batch; ++e)
-      round_columns_to_int8(host.data() + e * one, p.shape.rows, p.shape.cols);
-    B::copy_from_host(ctx, weights.storage() + p.offset, host.data(), n);
-    count += n;
+    const Tensor<float>& t = p.shape;
+    sum.weights += t.size();
+    sum.plain += t.size() * index_t(sizeof(S));
+    if (t.form == WeightForm::plain) sum.held += t.size() * index_t(sizeof(S));
+    if (t.form == WeightForm::int8) sum.held += Int8Tensor::bytes(t.batch, t.rows, t.cols);
   }
-  return count;
+  return sum;
+}
+
+/// w (rows, cols) becomes the values that its int8 form stands for.
+template <class T>
+void round_columns_to_int8(T* w, index_t rows, index_t cols) {
+  std::vector<std::int8_t> q(static_cast<std::size_t>(rows * cols));
+  std::vector<float> scale(static_cast<std::size_t>(cols));
+  quantise_columns(w, rows, cols, q.data(), scale.data());
+  const Int8Matrix m{q.data(), rows, cols, cols, scale.data()};
+  for (index_t r = 0; r < rows; ++r)
+    for (index_t c = 0; c < cols; ++c) w[r * cols + c] = T(m(r, c));
 }
 
 }  // namespace sparsemoe::inline SPARSEMOE_ABI

@@ -81,14 +81,18 @@ class SafetensorsReader {
   void read(const TensorInfo& info, void* target) const {
     file_.read_at(data_offset_ + info.offset_begin, target, info.bytes());
   }
-  /// Like read, but throws unless the file's tensor has this dtype and shape.
-  void read(std::string_view name, DType dtype, const std::vector<std::int64_t>& shape, void* target) const {
+  /// The tensor of that name; throws unless it has this dtype and shape.
+  const TensorInfo& check(std::string_view name, DType dtype, const std::vector<std::int64_t>& shape) const {
     const TensorInfo& info = at(name);
     if (info.dtype != dtype || info.shape != shape) {
       fail_file(path(), "tensor ", detail::shown(name), " is ", dtype_name(info.dtype), " ", text(info.shape),
                 ", expected ", dtype_name(dtype), " ", text(shape));
     }
-    read(info, target);
+    return info;
+  }
+  /// Like read, but throws unless the file's tensor has this dtype and shape.
+  void read(std::string_view name, DType dtype, const std::vector<std::int64_t>& shape, void* target) const {
+    read(check(name, dtype, shape), target);
   }
 
   /// Where the tensor lies in the mapping. Needs Access::map. The address may be unaligned in foreign files.

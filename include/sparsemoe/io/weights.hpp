@@ -70,8 +70,9 @@ void read_parameter(const SafetensorsReader& file, const ParamInfo& p, M* to) {
 
 }  // namespace detail
 
-/// Reads every parameter of `weights` from the file. Throws FileError naming the tensor that is missing, extra or of
-/// another shape or type; the weights are then as they were.
+/// Reads every parameter of `weights` from the file; one of int8 form is quantised, one that stays in its file is only
+/// checked (MappedWeights points to it). Throws FileError naming the tensor that is missing, extra or of another shape
+/// or type; the weights are then as they were.
 template <class P, class B>
 Tables load_weights(typename B::Context& ctx, Weights<P, B>& weights, const std::filesystem::path& path) {
   using M = typename P::master;
@@ -82,7 +83,10 @@ Tables load_weights(typename B::Context& ctx, Weights<P, B>& weights, const std:
     known[p.name] = true;
     const TensorInfo* info = file.find(p.name);
     if (info == nullptr) fail_file(path, "tensor '", p.name, "' is missing; is this a model of another configuration?");
-    detail::read_parameter(file, p, host.data() + p.offset);
+    if (p.shape.form == WeightForm::plain)
+      detail::read_parameter(file, p, host.data() + p.offset);
+    else
+      file.check(p.name, info->dtype == DType::kBF16 ? DType::kBF16 : DType::kF32, file_shape(p.shape));
   }
   Tables tables;
   for (const auto& info : file.tensors()) {
@@ -94,6 +98,13 @@ Tables load_weights(typename B::Context& ctx, Weights<P, B>& weights, const std:
     file.read(info.name, DType::kI32, info.shape, table.data());
   }
   weights.set(ctx, host);
+  host = {};
+  for (const auto& p : weights.list())
+    if (p.shape.form == WeightForm::int8) {
+      std::vector<M> leaf(static_cast<std::size_t>(p.shape.size()));
+      detail::read_parameter(file, p, leaf.data());
+      weights.set_int8(ctx, p, leaf.data());
+    }
   return tables;
 }
 

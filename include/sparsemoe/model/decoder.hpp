@@ -161,6 +161,7 @@ class Decoder {
       bias_ = arena.template matrix<C>(config_.heads * tokens.length, tokens.length);
       position_.forward(ctx, weights_.position, tokens.length, 0, bias_);
     }
+    for (std::size_t l = 0; l < feed_.size(); ++l) feed_[l].fetch(ctx, weights_.layers[l].feed, tokens, cache_[l].feed);
     for (std::size_t l = 0; l < cache_.size(); ++l) {
       auto& c = cache_[l];
       const auto& w = weights_.layers[l];
@@ -296,6 +297,7 @@ class Decoder {
       self.bias = bias;
     }
     const AttentionInfo<C> cross{now.rows / now.beams, now.beams, now.length, now.valid, false, 0, {}, 0};
+    for (std::size_t l = 0; l < feed_.size(); ++l) feed_[l].fetch(ctx, weights_.layers[l].feed, tokens, cache_[l].feed);
     for (std::size_t l = 0; l < kept_.size(); ++l) {
       const auto& w = weights_.layers[l];
       const auto& k = kept_[l];

@@ -103,6 +103,7 @@ class Encoder {
     auto& arena = ctx.arena;
     bias_ = position_bias(ctx, tokens);
     input_ = x;
+    for (std::size_t l = 0; l < feed_.size(); ++l) feed_[l].fetch(ctx, weights_.layers[l].feed, tokens, cache_[l].feed);
     for (std::size_t l = 0; l < cache_.size(); ++l) {
       auto& c = cache_[l];
       const auto& w = weights_.layers[l];

@@ -68,9 +68,14 @@ class Seq2Seq {
     std::vector<ParamInfo> list;
     index_t total = 0;
     visit_weights([&](const std::string& name, auto& t, Init init = Init::zero()) {
-      list.push_back({name, total, {nullptr, t.batch, t.rows, t.cols, t.rank}, init});
+      list.push_back({name, total, {nullptr, t.batch, t.rows, t.cols, t.rank, t.form}, init});
       total += reserved(t, init);
     });
+    for (const auto& p : list)
+      require(p.shape.form == WeightForm::plain ||
+                  (!for_training && has_forms<S> && (B::host_memory || p.shape.form == WeightForm::int8)),
+              "model: '", p.name, "' is to be int8 or stay in its file; that is for 16- and 32-bit models that only ",
+              "infer, and a file's bytes can be multiplied only by a CPU");
     weights = Weights<P, B>(std::move(list), total, for_training);
     index_t at = 0;
     visit_weights([&](const std::string&, auto& t, Init init = Init::zero()) {

@@ -139,6 +139,11 @@ class FeedForwardPart {
   const Sparse& moe() const { return moe_; }
   Sparse& moe() { return moe_; }
 
+  /// MoE::fetch of a sparse layer.
+  void fetch(Context& ctx, const Params<const S>& w, const Tokens& tokens, Cache& c) const {
+    if constexpr (!dense_only)
+      if (sparse_) moe_.fetch(ctx, w.moe, tokens, c.moe);
+  }
   void forward(Context& ctx, const Params<const S>& w, const Tokens& tokens, Matrix<const S> x, Matrix<S> y, Cache& c,
                Collective& comm, Matrix<const R> pool = {}) const {
     if constexpr (!dense_only)

@@ -3,10 +3,12 @@
 // Read next: model/encoder_decoder.hpp, io/weights.hpp.
 #pragma once
 
+#include <cstring>
 #include <type_traits>
 #include <vector>
 
 #include "sparsemoe/arena.hpp"
+#include "sparsemoe/error.hpp"
 #include "sparsemoe/params.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
@@ -51,14 +53,28 @@ class Weights {
     set(ctx, host);
     if (trains()) B::zero(ctx, gradient(), total_);
   }
-  /// Master values (this layout, host memory) into both buffers.
+  /// Master values (this layout, host memory) into both buffers; for plain leaves.
   void set(typename B::Context& ctx, const std::vector<M>& host) {
     if (shared || master_.data() != nullptr) B::copy_from_host(ctx, master(), host.data(), total_);
     if constexpr (!shared) {
       std::vector<S> narrow(static_cast<std::size_t>(total_), S(0.0f));
-      for (const auto& p : list_) store_leaf(p, host.data(), narrow.data());
+      for (const auto& p : list_)
+        if (p.shape.form == WeightForm::plain) store_leaf(p, host.data(), narrow.data());
       B::copy_from_host(ctx, storage(), narrow.data(), total_);
     }
+  }
+  /// Quantises the values of one leaf of int8 form (host memory).
+  void set_int8(typename B::Context& ctx, const ParamInfo& p, const M* values) {
+    const index_t one = p.shape.rows * p.shape.cols, scales = Int8Tensor::scale_offset(p.shape.size());
+    std::vector<std::int8_t> host(
+        static_cast<std::size_t>(Int8Tensor::bytes(p.shape.batch, p.shape.rows, p.shape.cols)), 0);
+    std::vector<float> scale(static_cast<std::size_t>(p.shape.batch * p.shape.cols));
+    for (index_t e = 0; e < p.shape.batch; ++e)
+      quantise_columns(values + e * one, p.shape.rows, p.shape.cols, host.data() + e * one,
+                       scale.data() + e * p.shape.cols);
+    std::memcpy(host.data() + scales, scale.data(), scale.size() * sizeof(float));
+    B::copy_from_host(ctx, reinterpret_cast<std::int8_t*>(storage() + p.offset), host.data(),
+                      static_cast<index_t>(host.size()));
   }
   /// After an update, which rounds every master into its storage slot: the wide leaves (the routers' weights) again in
   /// the master's type.
@@ -67,8 +83,10 @@ class Weights {
       for (const auto& p : list_)
         if (p.init.wide) B::copy(ctx, reinterpret_cast<M*>(storage() + p.offset), master() + p.offset, p.shape.size());
   }
-  /// Master values to the host; without a master, the storage widened.
+  /// Master values to the host; without a master, the storage widened. Throws Error for leaves of another form.
   std::vector<M> get(typename B::Context& ctx) const {
+    for (const auto& p : list_)
+      require(p.shape.form == WeightForm::plain, "weights: '", p.name, "' is not held as plain values");
     std::vector<M> host(static_cast<std::size_t>(total_), M(0));
     if (shared || master_.data() != nullptr) {
       B::copy_to_host(ctx, host.data(), master(), total_);

@@ -189,6 +189,15 @@ struct Experts {
     B::grouped_gemm(ctx, Op::none, c.a.as_const(), w.wo, rows.offsets, y,
                     AddExpertBias<P>{bias ? w.bo.data : nullptr, rows.expert, y});
   }
+  /// Of experts in a mapped file: asks the system to read expert e's matrices from disk, without waiting for them.
+  void fetch(const Params<const S>& w, index_t e) const {
+    const auto ask = [&](const Tensor<const S>& t) {
+      if (t.rank == 0 || t.data == nullptr) return;
+      const index_t bytes = t.rows * t.cols * index_t(t.form == WeightForm::file_float ? sizeof(float) : sizeof(S));
+      B::will_need(reinterpret_cast<const std::byte*>(t.data) + e * bytes, static_cast<std::size_t>(bytes));
+    };
+    ask(w.wi), ask(w.wg), ask(w.wo);
+  }
   // Named here and not below: nvcc launches no kernel over a private type.
   struct WholeRow {
     ExpertActivationBackward<P, Act> act;

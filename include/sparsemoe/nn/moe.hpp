@@ -32,8 +32,9 @@ struct MoeConfig {
   double expert_dropout = 0;
   double init_scale = 1;  // s of sqrt(s / fan_in); Switch recommends 0.1
   double gate_deviation = 0.02;
-  double task_deviation = 0.1;  // of a task router's table of logits
-  bool external_pool = false;   // the gate scores rows given by the caller, not x: a decoder's sentence routers
+  double task_deviation = 0.1;                 // of a task router's table of logits
+  WeightForm expert_form = WeightForm::plain;  // of the experts' matrices in memory; any other only to infer
+  bool external_pool = false;  // the gate scores rows given by the caller, not x: a decoder's sentence routers
 
   /// Throws Error for what cannot work.
   void check() const {
@@ -108,7 +109,8 @@ class MoE {
     require(Traits::can_drop_tokens || (config.capacity_factor <= 0 && config.eval_capacity_factor <= 0),
             "moe: sentence and task routing are dropless, so that a sentence is treated as one; set the capacity "
             "factors to 0");
-    experts_ = {config.experts, config.width, config.hidden, config.bias, config.expert_dropout, config.init_scale};
+    experts_ = {config.experts,        config.width,      config.hidden,     config.bias,
+                config.expert_dropout, config.init_scale, config.expert_form};
   }
 
   template <class T>
@@ -149,6 +151,7 @@ class MoE {
     Matrix<S> inputs, outputs;  // (T K, D) sorted by expert
     typename ExpertLayer::Cache experts;
     std::int32_t capacity = 0;
+    std::vector<std::uint8_t> fetched;  // (E) experts that fetch() asked for since position 0
   };
 
   const MoeConfig& config() const { return config_; }
@@ -169,12 +172,6 @@ class MoE {
     require(!config_.external_pool || !scored || pool.rows == (pooled ? tokens.sentences : T),
             "moe: a decoder's sentence router needs the mean that it scores, of every ", pooled ? "sentence" : "token");
     auto& arena = ctx.arena;
-    const Units units = units_of(tokens);
-    c.units = Traits::level == Level::sentence ? tokens.sentences : Traits::level == Level::task ? config_.tasks : T;
-    c.weight = arena.template take<std::int32_t>(c.units);
-    c.chosen = arena.template take<std::int32_t>(c.units * K);
-    c.lse = Traits::learned ? arena.template take<R>(c.units) : nullptr;
-    c.entropy = Traits::learned ? arena.template take<R>(c.units) : nullptr;
     c.slot = arena.template take<std::int32_t>(K * T);
     c.source = arena.template take<std::int32_t>(K * T);
     c.expert = arena.template take<std::int32_t>(K * T);
@@ -187,12 +184,7 @@ class MoE {
     c.inputs = arena.template matrix<S>(T * K, config_.width);
     c.outputs = arena.template matrix<S>(T * K, config_.width);
 
-    B::for_each_index(ctx, c.units, UnitWeights{units, tokens, c.weight});
-    score(ctx, w, tokens, x, c, pool);
-    B::for_each_row(ctx, c.units,
-                    RouteRow<Router, R>{router_, c.scores.empty() ? Matrix<R>(nullptr, c.units, E) : c.scores, units,
-                                        tokens, c.weight, ctx.training, ctx.random, c.chosen, c.lse, c.entropy},
-                    E * 16);
+    choose(ctx, w, tokens, x, c, pool);
     dispatch(ctx, tokens, c);
     B::for_each_index(ctx, T, CombineWeights<Router, R>{choices(tokens, c), c.scores, c.slot, T, c.combine});
     losses(ctx, tokens, c, comm);
@@ -202,6 +194,23 @@ class MoE {
     B::for_each_row(ctx, T, CombineRow<P>{c.outputs, c.slot, c.combine, K, y}, config_.width * K);
   }
 
+  /// Experts that stay in a file: asks the system to read those that these tokens will need, before the stack runs, if
+  /// the choice does not depend on its states (by task, or by nothing learned). Others are read when they are used.
+  void fetch(Context& ctx, const Params<const S>& w, const Tokens& tokens, Cache& c) const {
+    if constexpr (!scored && B::host_memory) {
+      if (config_.expert_form != WeightForm::file) return;
+      if (tokens.position == 0) c.fetched.assign(static_cast<std::size_t>(config_.experts), 0);
+      typename Arena<typename B::Memory>::Scope scope(ctx.arena);
+      Cache now;
+      choose(ctx, w, tokens, {}, now, {});
+      for (index_t i = 0; i < now.units * K; ++i) {
+        const std::int32_t e = now.chosen[i];
+        if (e < 0 || c.fetched[static_cast<std::size_t>(e)] != 0) continue;
+        c.fetched[static_cast<std::size_t>(e)] = 1;
+        experts_.fetch(w.experts, e);
+      }
+    }
+  }
   /// dw +=, dx =, dpool += (if given). loss_scale multiplies the gradient of the routing losses: 1, or what the caller
   /// scales the whole loss by. dcombine (T, K): the gradient of a loss on the combine weights themselves, if there is
   /// one.
@@ -283,6 +292,26 @@ class MoE {
   }
   RouterInputRow<S, R> router_copy(const Context& ctx, Matrix<const S> x, Matrix<R> y) const {
     return {x, y, ctx.training ? R(config_.jitter) : R(0), ctx.random};
+  }
+  /// The router's choices of every unit, and what their gradient needs.
+  void choose(Context& ctx, const Params<const S>& w, const Tokens& tokens, Matrix<const S> x, Cache& c,
+              Matrix<const R> pool) const {
+    auto& arena = ctx.arena;
+    const Units units = units_of(tokens);
+    c.units = Traits::level == Level::sentence ? tokens.sentences
+              : Traits::level == Level::task   ? config_.tasks
+                                               : tokens.count();
+    c.weight = arena.template take<std::int32_t>(c.units);
+    c.chosen = arena.template take<std::int32_t>(c.units * K);
+    c.lse = Traits::learned ? arena.template take<R>(c.units) : nullptr;
+    c.entropy = Traits::learned ? arena.template take<R>(c.units) : nullptr;
+    B::for_each_index(ctx, c.units, UnitWeights{units, tokens, c.weight});
+    score(ctx, w, tokens, x, c, pool);
+    B::for_each_row(
+        ctx, c.units,
+        RouteRow<Router, R>{router_, c.scores.empty() ? Matrix<R>(nullptr, c.units, config_.experts) : c.scores, units,
+                            tokens, c.weight, ctx.training, ctx.random, c.chosen, c.lse, c.entropy},
+        config_.experts * 16);
   }
   void score(Context& ctx, const Params<const S>& w, const Tokens& tokens, Matrix<const S> x, Cache& c,
              Matrix<const R> pool) const {
