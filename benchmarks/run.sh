@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds and runs the benchmarks and, where a python3 with torch is found, the same work in PyTorch; then rewrites its
-# sections of RESULTS.md.  benchmarks/run.sh [moe-layer] [transformer] [compile-time]   (no argument: all)
+# sections of RESULTS.md.  benchmarks/run.sh [moe-layer] [expert-stream] [transformer] [compile-time]
+# (no argument: all)
 #   THREADS=2     bound threads, of ours and of the peers
 #   FILTER=regex  only these cases of moe_layer (default: every case)
 #   PEERS=off     without PyTorch     PYTHON=...  the interpreter that has torch (default: the first python3 that does)
@@ -12,7 +13,7 @@ for p in python3 /usr/bin/python3; do
   if [ -z "$python" ] && "$p" -c 'import torch' 2>/dev/null; then python=$p; fi
 done
 torch=${python:+yes} python=${python:-python3}
-[ $# -gt 0 ] || set -- moe-layer transformer compile-time
+[ $# -gt 0 ] || set -- moe-layer expert-stream transformer compile-time
 out=build/results
 mkdir -p "$out"
 export OMP_NUM_THREADS=$threads OMP_PROC_BIND=true OMP_PLACES=cores
@@ -64,6 +65,11 @@ for section in "$@"; do
       peer moe_layer
       write moe-layer
       ;;
+    expert-stream)
+      build expert_stream
+      bench expert_stream
+      write expert-stream
+      ;;
     transformer)
       build transformer
       bench transformer
@@ -75,7 +81,7 @@ for section in "$@"; do
       write compile-time
       ;;
     *)
-      echo "run.sh: there is no section '$section'; choose from moe-layer, transformer, compile-time" >&2
+      echo "run.sh: there is no section '$section'; choose from moe-layer, expert-stream, transformer, compile-time" >&2
       exit 2
       ;;
   esac

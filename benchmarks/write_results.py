@@ -77,6 +77,21 @@ def moe_layer(folder):
     return "\n\n".join(text)
 
 
+def expert_stream(folder):
+    ours = benchmarks(folder / "expert_stream.json")
+    if not ours:
+        sys.exit("write_results.py: expert_stream left no results; the section stays as it was")
+    rows = [[weights, experts[1:], batch[1:], number(c["token_ms"], 2), f"{c['token_experts']:.0f}",
+             number(c["token_GBps"], 1), number(c["read_GBps"], 1), f"{100 * c['read_share']:.0f} %",
+             number(c["GFLOPs"], 0), number(c["task_ms"], 2), number(c["token_to_task"], 1)]
+            for (weights, experts, batch), c in ours.items()]
+    return ("The feed-forward network of E experts (512 x 2048) for a decoding step of B tokens, top-2. `by token`: every "
+            "chosen expert's weights are read once, and `share` is that against a sum over the same weights in the same "
+            "process. `by task`: two experts for all, which stay in cache. `int8`: fp32 arithmetic.\n\n" +
+            table(["weights", "E", "B", "by token ms", "experts read", "GB/s", "sum GB/s", "share", "GFLOP/s", "by task ms",
+                   "token : task"], rows))
+
+
 def transformer(folder):
     ours, torch = benchmarks(folder / "transformer.json"), peers(folder / "peer_transformer.csv", 2)
     if not ours:
@@ -110,9 +125,9 @@ def machine():
 
 def main():
     section, folder, threads, load = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3], sys.argv[4]
-    body = {"moe-layer": moe_layer, "transformer": transformer, "compile-time": compile_time}[section](folder)
+    body = {"moe-layer": moe_layer, "expert-stream": expert_stream, "transformer": transformer, "compile-time": compile_time}[section](folder)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
-    title = {"moe-layer": "The sparse layer", "transformer": "A small transformer", "compile-time": "Compile time"}[section]
+    title = {"moe-layer": "The sparse layer", "expert-stream": "Few rows an expert", "transformer": "A small transformer", "compile-time": "Compile time"}[section]
     about = f"{machine()}; {threads} bound threads; load {load} at the start; commit {commit}; {datetime.date.today()}; `benchmarks/run.sh {section}`"
     if section == "compile-time":
         about = about.replace(f"{threads} bound threads; ", "")

@@ -65,15 +65,15 @@ inline int samples(const SampleOptions& o) {
 struct EvaluateOptions {
   std::string model, corpus, split = "dev", kinds, tokenizer, scores, samples, directions = "both";
   std::vector<std::string> languages;
-  bool json = false, int8_experts = false;
+  bool json = false;
+  ExpertOptions experts;
   std::int64_t rows = 0, max_length = 0, threads = 0, high = 15000, beam = 1;
 };
 
 /// BLEU and chrF per direction beside copying the source, the averages, and the signatures. kinds default to what the
 /// run was trained on, max_length to scoring_length of it.
 inline int evaluate(EvaluateOptions o) {
-  auto loaded = load_model(o.model, o.threads);
-  if (o.int8_experts) round_experts(loaded);
+  auto loaded = load_model(o.model, o.threads, o.experts);
   TrainSettings trained;
   if (const auto saved = fs::path(o.model) / "settings.json"; fs::exists(saved)) moe::load_config(saved, trained);
   if (o.kinds.empty()) o.kinds = trained.kinds;

@@ -42,6 +42,14 @@ void preset_from_run(int argc, char** argv, nmt::TrainSettings& settings, nmt::D
   distill.distill.teacher = record.checkpoint;  // a teacher that went on training has newer ones
 }
 
+/// Of translate and evaluate.
+void add_expert_options(CLI::App* command, nmt::ExpertOptions& o) {
+  command->add_flag("--int8-experts", o.int8,
+                    "Hold expert matrices in 8 bits with a scale an output channel: a quarter of the memory of fp32");
+  command->add_flag("--mapped-experts", o.mapped,
+                    "Leave expert matrices in the checkpoint; the pages that are used are read as they are needed");
+}
+
 /// "; did you mean --heads?" for the first option on the command line that its subcommand does not have.
 std::string suggestion(CLI::App& app, int argc, char** argv) {
   std::vector<std::string> known;
@@ -105,7 +113,7 @@ int program(int argc, char** argv) {
       ->add_option("--no-repeat-ngram", t.no_repeat_ngram, "No n-gram of so many tokens twice in a translation; 0: any")
       ->capture_default_str()
       ->check(CLI::Range(0, 1000));
-  translate->add_flag("--int8-experts", t.int8_experts, "Round expert weights to 8 bits first; memory stays as it is");
+  add_expert_options(translate, t.experts);
   translate->add_flag("--json", t.json, "A JSON object a line: source, translations with text, score and ended");
   translate->add_option("--threads", t.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
 
@@ -141,8 +149,7 @@ int program(int argc, char** argv) {
       ->check(CLI::Range(0, 1000000000));
   evaluate->add_option("--scores", e.scores, "Also write the scores to this JSON file");
   evaluate->add_option("--threads", e.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
-  evaluate->add_flag("--int8-experts", e.int8_experts,
-                     "Round expert weights to 8 bits first, to see what that costs in score; memory stays as it is");
+  add_expert_options(evaluate, e.experts);
   evaluate->add_flag("--json", e.json, "Print JSON");
 
   nmt::ExtractOptions x;

@@ -132,11 +132,14 @@ inline void require_language(const ModelFile& file, const std::string& language,
   moe::require(std::find(file.languages.begin(), file.languages.end(), language) != file.languages.end(), option,
                ": the model does not know the language '", language, "'; it knows ", all);
 }
-inline LoadedModel load_model(const fs::path& path, std::int64_t threads) {
+/// `experts`: the form of the expert matrices in memory.
+inline LoadedModel load_model(const fs::path& path, std::int64_t threads,
+                              moe::WeightForm experts = moe::WeightForm::plain) {
   const fs::path directory = model_directory(path);
   TranslatorRequest request;
   request.file = read_model_file(directory);
   request.threads = threads;
+  request.experts = experts;
   auto tokenizer = std::make_unique<Tokenizer>(directory / "spm.model");
   moe::require(tokenizer->size() == request.file.vocabulary, directory.string(), ": spm.model has ", tokenizer->size(),
                " entries, config.json says ", request.file.vocabulary);

@@ -18,22 +18,41 @@
 
 namespace nmt {
 
+/// Where a served model keeps its expert matrices.
+struct ExpertOptions {
+  bool int8 = false, mapped = false;
+};
+/// load_model with them; what that saves is said on standard error. Throws Error for a model without experts.
+inline LoadedModel load_model(const fs::path& path, std::int64_t threads, const ExpertOptions& experts) {
+  const char* option = experts.int8 ? "--int8-experts" : "--mapped-experts";
+  moe::require(!(experts.int8 && experts.mapped), "--int8-experts and --mapped-experts: give one of them");
+  const auto form = experts.int8     ? moe::WeightForm::int8
+                    : experts.mapped ? moe::WeightForm::file
+                                     : moe::WeightForm::plain;
+  LoadedModel loaded = load_model(path, threads, form);
+  if (form == moe::WeightForm::plain) return loaded;
+  const moe::ExpertBytes bytes = loaded.translator->expert_bytes();
+  moe::require(bytes.weights > 0, option, ": the model has no experts");
+  const auto size = [](moe::index_t n) { return moe::short_number(static_cast<double>(n)) + "B"; };
+  std::fprintf(stderr, "%s: %s expert weights take %s of memory instead of %s as %s%s\n", option,
+               moe::short_number(static_cast<double>(bytes.weights)).c_str(), size(bytes.held).c_str(),
+               size(bytes.plain).c_str(), loaded.file.model.precision.c_str(),
+               experts.mapped ? "; they are read from the checkpoint" : "");
+  return loaded;
+}
+
 struct TranslateOptions {
   std::string model, from = "en", to;
   std::int64_t threads = 0, batch = 64, max_length = 256, max_source = 1024;
   std::int64_t beam = 1, nbest = 1, no_repeat_ngram = 0;
   double length_penalty = 1;
-  bool json = false, int8_experts = false;
+  bool json = false;
+  ExpertOptions experts;
 };
 
 inline void require_written() {
   std::fflush(stdout);
   moe::require(std::ferror(stdout) == 0, "standard output: cannot write; is the disk full?");
-}
-
-/// --int8-experts. Throws Error for a model without experts.
-inline void round_experts(LoadedModel& loaded) {
-  moe::require(loaded.translator->round_experts() > 0, "--int8-experts: the model has no experts");
 }
 
 class TranslateCommand {
@@ -43,10 +62,9 @@ class TranslateCommand {
   explicit TranslateCommand(const TranslateOptions& options) : o_(options) {
     moe::require(o_.nbest <= o_.beam, "--nbest ", o_.nbest, " needs --beam ", o_.nbest, " or more; it is ", o_.beam);
     moe::require(std::isfinite(o_.length_penalty), "--length-penalty must be a number, not ", o_.length_penalty);
-    loaded_ = load_model(o_.model, o_.threads);
+    loaded_ = load_model(o_.model, o_.threads, o_.experts);
     require_language(loaded_.file, o_.from, "--from");
     require_language(loaded_.file, o_.to, "--to");
-    if (o_.int8_experts) round_experts(loaded_);
     task_ = loaded_.file.task_of(o_.from, o_.to);
     tag_ = loaded_.tokenizer->tag(o_.to);
   }

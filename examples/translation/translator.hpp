@@ -13,6 +13,7 @@
 
 #include "settings.hpp"
 #include "sparsemoe/infer/greedy.hpp"
+#include "sparsemoe/infer/int8.hpp"
 #include "sparsemoe/io/short_text.hpp"
 #include "sparsemoe/model/stack.hpp"
 #include "sparsemoe/nn/loss.hpp"
@@ -85,8 +86,8 @@ class Translator {
   virtual void set_numbers(const TrainerNumbers& numbers) = 0;
   virtual void set_hash_tables(const std::vector<std::int32_t>& table) = 0;
   virtual std::int64_t parameters() const = 0;
-  /// Rounds the loaded expert weights to what int8 can hold (infer/int8.hpp); returns how many there are.
-  virtual std::int64_t round_experts() = 0;
+  /// What the expert matrices take in memory (infer/int8.hpp).
+  virtual sparsemoe::ExpertBytes expert_bytes() const = 0;
 };
 
 /// Everything the factory needs. `banned` ids are never produced.
@@ -98,6 +99,7 @@ struct TranslatorRequest {
   std::uint64_t seed = 1;
   std::int64_t threads = 0;
   std::vector<std::uint8_t> banned;
+  sparsemoe::WeightForm experts = sparsemoe::WeightForm::plain;  // of the expert matrices; another one only to infer
 };
 
 std::unique_ptr<Translator> make_fp32_translator(const TranslatorRequest& request);

@@ -4,12 +4,12 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <utility>
 #include <variant>
 
 #include "any_stack.hpp"
-#include "sparsemoe/infer/int8.hpp"
-#include "sparsemoe/io/weights.hpp"
+#include "sparsemoe/io/mapped_weights.hpp"
 #include "sparsemoe/nn/distill.hpp"
 #include "sparsemoe/optim/adafactor.hpp"
 #include "sparsemoe/optim/adamw.hpp"
@@ -29,7 +29,7 @@ class TranslatorOf final : public Translator {
   explicit TranslatorOf(const TranslatorRequest& request)
       : request_(request),
         ctx_(static_cast<int>(request.threads)),
-        config_(config_of(request.file)),
+        config_(config_of(request.file, request.experts)),
         model_(ctx_, config_, make_stack<AnyEncoder, P>(request.file.model.encoder_router, config_.encoder),
                make_stack<AnyDecoder, P>(request.file.model.decoder_router, config_.decoder), request.training) {
     model_.weights.initialise(ctx_, request.seed);
@@ -141,6 +141,7 @@ class TranslatorOf final : public Translator {
   }
   void load(const std::filesystem::path& directory, bool training) override {
     tables_ = moe::load_weights(ctx_, model_.weights, directory / "model.safetensors");
+    if (request_.experts == moe::WeightForm::file) mapped_.emplace(model_, directory / "model.safetensors");
     for (const auto& [name, table] : tables_) check_table(directory / "model.safetensors", name, table);
     for (const auto& [stack, router] :
          {std::pair{"encoder", request_.file.model.encoder_router}, {"decoder", request_.file.model.decoder_router}})
@@ -166,7 +167,7 @@ class TranslatorOf final : public Translator {
     use_tables();
   }
   std::int64_t parameters() const override { return model_.weights.count(); }
-  std::int64_t round_experts() override { return moe::round_experts_to_int8(ctx_, model_.weights); }
+  moe::ExpertBytes expert_bytes() const override { return moe::expert_bytes(model_.weights); }
 
  private:
   struct WidenRow {
@@ -197,7 +198,7 @@ class TranslatorOf final : public Translator {
   static moe::Tokens source(const HostBatch& b) {
     return {b.rows, b.source_length, b.source.data(), b.source_valid.data(), b.task.data(), 0, nullptr};
   }
-  static moe::EncoderDecoderConfig config_of(const ModelFile& file) {
+  static moe::EncoderDecoderConfig config_of(const ModelFile& file, moe::WeightForm experts) {
     const ModelSettings& m = file.model;
     moe::EncoderDecoderConfig c;
     c.vocabulary = file.vocabulary;
@@ -212,6 +213,7 @@ class TranslatorOf final : public Translator {
     s.dropout = m.dropout;
     s.relative_positions = m.relative_positions;
     s.moe.experts = m.experts;
+    s.moe.expert_form = experts;
     s.moe.tasks = static_cast<moe::index_t>(file.tasks.size());
     s.moe.group = m.group;
     s.moe.balance_coefficient = m.balance_loss;
@@ -257,6 +259,7 @@ class TranslatorOf final : public Translator {
   std::unique_ptr<Adam> adam_;
   std::unique_ptr<Factored> adafactor_;
   moe::Tables tables_;
+  std::optional<moe::MappedWeights> mapped_;
   std::vector<NamedStatistics> statistics_;
   moe::Matrix<S> read_;        // what read() made, in the arena
   std::vector<float> taught_;  // logits of the teacher
