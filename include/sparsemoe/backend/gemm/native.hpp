@@ -173,7 +173,7 @@ struct NativeGemm {
   static void stream(const Product<TA, TB, TC>& q, Scratch& scratch) {
     using Word = typename Form::word;
     using B = typename RightOperand<TB>::type;
-    constexpr index_t width = native::Vector<C>::lanes * native::tile_vectors, steps = 32;
+    constexpr index_t width = native::Vector<C>::lanes * native::tile_vectors, steps = 32 / Form::step;  // 32 rows of b
     const index_t m = q.m(), n = q.n(), words = q.k() / Form::step;
     const bool in_place = Form::in_place(q.op_a, q.k());
     const bool pack = m > native::tile_rows && !Form::template direct<B>;  // so that a word is made once
