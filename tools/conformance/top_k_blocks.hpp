@@ -144,7 +144,7 @@ void nllb_router_of(Run<P>& run, Router router) {
   const index_t capacity = c.params().at("train") ? c.size("cap") : static_cast<index_t>(std::ceil(share));
   using Layer = Sparse<P, Router, Relu>;
   Layer::set_capacity(config, capacity, n);
-  config.z_coefficient = 0;
+  if (c.params().at("bpr")) config.priority = Priority::batch;
   Layer layer(run, config, router, {{"router.weight", 0, "w/classifier.weight", true}});
   Mask mask(n);
   if (c.has("in/padding_mask") && !c.params().at("ignore_pad"))
@@ -173,7 +173,6 @@ void nllb_router_of(Run<P>& run, Router router) {
 template <class P>
 void nllb_router_case(Run<P>& run) {
   const json& p = run.c.params();
-  if (p.at("bpr")) throw Skip{"batch-prioritised slots"};
   if (p.at("bias")) throw Skip{"a gate with a bias"};
   const bool before = p.at("norm_before"), random = p.at("policy") == "random";
   if (random && before) throw Skip{"raw weight of the second expert after normalising before the drop"};
