@@ -50,6 +50,48 @@ struct BalanceLoss {
     loss[0] = total;
   }
 };
+/// The balance loss of each group of tokens: E sum f P over the group, weighed by its part of all tokens, so that
+/// groups of equal size give the mean over groups, and cutting a batch between groups (in micro-batches, in ranks)
+/// changes nothing. coefficient(g, e) = d loss / d p(t, e) of its tokens.
+template <class R>
+struct GroupBalanceRow {
+  Choices choices;
+  Matrix<const R> scores;  // (T, E)
+  const R* sum;            // (T) of sigmoid scores, or null
+  index_t group, counted_choices;
+  const R* total_tokens;  // (1)
+  Matrix<R> coefficient;  // (G, E)
+  R* loss;                // (G)
+  template <class Team>
+  SPARSEMOE_HD void operator()(Team team, index_t g) const {
+    const index_t first = g * group, last = math::min(first + group, scores.rows), E = scores.cols;
+    index_t n = 0;
+    for (index_t t = first; t < last; ++t) n += choices.valid[t] != 0 ? 1 : 0;
+    R total = 0;
+    for (index_t e = team.lane(); e < E; e += Team::lanes) {
+      index_t count = 0;
+      R mass = 0;
+      for (index_t t = first; t < last; ++t) {
+        if (choices.valid[t] == 0) continue;
+        mass += sum != nullptr ? scores(t, e) / sum[t] : scores(t, e);
+        for (index_t k = 0; k < counted_choices; ++k) {
+          const std::int32_t v = choices.at(t, k);
+          count += v != -1 && Choice<1>::expert_of(v) == e ? 1 : 0;
+        }
+      }
+      coefficient(g, e) = n > 0 ? R(E) * R(count) / R(n * counted_choices) / *total_tokens : R(0);
+      total += coefficient(g, e) * mass;
+    }
+    total = team.sum(total);
+    if (team.lane() == 0) loss[g] = total;
+  }
+};
+/// A vector as a column of add_column_sums.
+template <class R>
+struct VectorTerm {
+  const R* v;
+  SPARSEMOE_HD R operator()(index_t i, index_t) const { return v[i]; }
+};
 /// Usage over tasks, added into the counted-choices row of the sums.
 template <class R>
 struct ChoiceCounts {
@@ -89,7 +131,7 @@ struct GateBackwardRow {
   const std::int32_t* slot;    // (K T), read by normalised_after_drop alone (token level)
   index_t tokens, top_k;
   const R* dweight;            // (U, K)
-  const R* coefficient;        // (E) of the balance loss, or null
+  const R* slopes;             // (E), or (groups, E) for groups of `scope` tokens, of the balance loss; or null
   R balance, z;                // loss coefficients, already scaled
   const R* lse;                // (U) of sigmoid scores: their sum
   const R* total_tokens;       // (1)
@@ -97,6 +139,7 @@ struct GateBackwardRow {
   R scale = R(1);              // of the combine weights
   Matrix<const R> extra = {};  // (U, E) another loss's gradient of the scores, or empty: times
   R extra_scale = R(0);        // extra_scale, over the number of tokens
+  index_t scope = 0;
   template <class Team>
   SPARSEMOE_HD void operator()(Team team, index_t u) const {
     const index_t n = scores.cols;
@@ -107,6 +150,7 @@ struct GateBackwardRow {
     const R* p = scores.row(u).data;
     constexpr bool sigmoid = RouterTraits<Router>::score == Score::sigmoid;
     // d loss / d p of the balance loss; that of a sigmoid passes through the division by the sum.
+    const R* coefficient = slopes != nullptr && scope > 0 ? slopes + u / scope * n : slopes;
     const R from_balance = coefficient != nullptr ? balance * count : R(0);
     R shift = 0;
     if constexpr (sigmoid) {

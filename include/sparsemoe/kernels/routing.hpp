@@ -272,6 +272,22 @@ struct AssignGroupRow {
   }
 };
 
+/// Expert output masking (NLLB): of the weights, and of their gradients. In training each is 0 with probability p; in
+/// evaluation all are times 1 - p, so that the expectation is the same.
+template <class R>
+struct MaskOutputs {
+  R p;
+  bool training;
+  Random random;
+  R* weight;  // (T K)
+  SPARSEMOE_HD void operator()(index_t i) const {
+    if (!training)
+      weight[i] *= R(1) - p;
+    else if (R(random.uniform(Purpose::output_mask, static_cast<std::uint64_t>(i))) < p)
+      weight[i] = R(0);
+  }
+};
+
 /// Combine weights of token t: w(t, k), 0 for what is not kept.
 template <class Router, class R>
 struct CombineWeights {

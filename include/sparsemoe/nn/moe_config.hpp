@@ -11,6 +11,13 @@
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
+/// Over which tokens f and P of the balance loss are taken: the batch of all ranks; each group of tokens routed
+/// together (without MoeConfig::group: the batch of this rank); or each sequence (DeepSeek-V3). Of several the loss is
+/// the mean, each by its number of tokens. All are 1 where routing is uniform. Group and sequence losses are the same
+/// in micro-batches that do not cut one, if the caller weighs each micro-batch by its tokens; the global loss is not a
+/// sum over tokens, and counts within a micro-batch.
+enum class LossScope { global, group, sequence };
+
 enum class CapacityRounding { floor, round, ceil };
 
 struct MoeConfig {
@@ -23,13 +30,15 @@ struct MoeConfig {
   CapacityRounding rounding = CapacityRounding::floor;
   index_t group = 0;                       // tokens routed together (GShard's S); 0: the whole batch
   Priority priority = Priority::position;  // who gets a slot when there are too few
-  double balance_coefficient = 1e-2;       // alpha of E sum f P
-  double z_coefficient = 0;                // ST-MoE router z-loss
+  LossScope balance_scope = LossScope::global;
+  double balance_coefficient = 1e-2;                              // alpha of E sum f P
+  double z_coefficient = 0;                                       // ST-MoE router z-loss
   double importance_coefficient = 1e-2, load_coefficient = 1e-2;  // of Balance::importance (Shazeer 2017)
   double threshold_coefficient = 1;                               // of learned thresholds (Shazeer 2017, appendix F)
   double jitter = 0;  // the router's input times U(1 - jitter, 1 + jitter), training only
   double expert_dropout = 0;
-  double init_scale = 1;  // s of sqrt(s / fan_in); Switch recommends 0.1
+  double output_masking = 0;  // training: an expert's whole output for a token is left out; evaluation: times 1 - p
+  double init_scale = 1;      // s of sqrt(s / fan_in); Switch recommends 0.1
   double gate_deviation = 0.02;
   double task_deviation = 0.1;  // of a task router's table of logits
   bool causal = false;          // in a decoder: what depends on later tokens is refused
@@ -46,6 +55,7 @@ struct MoeConfig {
     require(!causal || priority == Priority::position || priority == Priority::random,
             "moe: in a decoder slots go by position or at random; by score a token's place would depend on later ones");
     require(jitter >= 0 && jitter < 1, "moe: jitter must be in [0, 1); got ", jitter);
+    require(output_masking >= 0 && output_masking < 1, "moe: output masking must be in [0, 1); got ", output_masking);
     require(expert_dropout >= 0 && expert_dropout < 1, "moe: expert dropout must be in [0, 1); got ", expert_dropout);
   }
   /// Slots of an expert for a group of `tokens` (semantics: C = clamp(round(cf S / E), min, S)); 0 is no limit.

@@ -31,6 +31,7 @@ class Routing {
   static constexpr bool pooled = Traits::level == Level::sentence;
   static constexpr bool scored = Traits::level == Level::token || pooled;  // scores come from a product with the gate
   static constexpr bool importance = Traits::balance == Balance::importance;
+  static constexpr bool scoped = Traits::level == Level::token && !importance && Traits::balance != Balance::none;
   static constexpr bool normalised_gates = importance || Traits::two_level;  // weights are kept before any is dropped
   static_assert(check_router<Router>() && check_precision<P>());
   static_assert(Traits::gate != Gate::normalised_after_drop || Traits::level == Level::token,
@@ -50,6 +51,8 @@ class Routing {
                 : "moe: this router drops no token; set the capacity factors to 0");
     require(Traits::score == Score::softmax || config.z_coefficient == 0,
             "moe: the z-loss is that of a softmax; a router with sigmoid scores has none");
+    require(config.balance_scope == LossScope::global || scoped,
+            "moe: the balance loss of groups or sequences is for routers that score tokens and have a balance loss");
     if constexpr (Traits::two_level) {
       const index_t branches = router.branches;
       require(branches >= Router::first_k && config.experts % branches == 0 &&
@@ -97,7 +100,8 @@ class Routing {
     Matrix<std::int32_t> used;  // (tasks, E)
     R *sums = nullptr, *coefficient = nullptr, *balance = nullptr;
     std::int32_t capacity = 0;
-    index_t rows = 0;  // of the experts: the most choices that can be kept
+    index_t scope = 0;  // tokens that share a row of coefficient; 0: all
+    index_t rows = 0;   // of the experts: the most choices that can be kept
     // Of a router with learned noise, and of the losses on importance and load:
     Matrix<R> clean, raw, noisy;                                // (U, columns)
     Matrix<std::int32_t> threshold;                             // (U, 2 parts)
@@ -140,7 +144,10 @@ class Routing {
     c.combine = arena.template take<R>(T * K);
     c.used = arena.template matrix<std::int32_t>(config_.tasks, E);
     c.sums = arena.template take<R>(2 * E + 3);
-    c.coefficient = arena.template take<R>(E);
+    c.scope = config_.balance_scope == LossScope::sequence ? std::max<index_t>(tokens.length, 1)
+              : config_.balance_scope == LossScope::group  ? group_of(tokens)
+                                                           : 0;
+    c.coefficient = arena.template take<R>(E * scopes(c, T));
     c.balance = arena.template take<R>(1);
     c.rows = most_rows(tokens, ctx.training);
 
@@ -149,6 +156,7 @@ class Routing {
     choose(ctx, w, tokens, c);
     dispatch(ctx, tokens, c);
     combine_weights(ctx, tokens, c);
+    mask_outputs(ctx, T * K, c.combine);
     losses(ctx, tokens, c, comm);
     if constexpr (Traits::thresholds) threshold_loss(ctx, w, c, comm);
   }
@@ -160,6 +168,7 @@ class Routing {
     if constexpr (Traits::learned) {
       auto& arena = ctx.arena;
       const index_t T = tokens.count(), E = config_.experts, K = top_k();
+      mask_outputs(ctx, T * K, dweight);
       const Matrix<R> dscores = arena.template matrix<R>(c.units, columns().count());
       R* dunit = dweight;
       if constexpr (Traits::level != Level::token) {
@@ -183,7 +192,7 @@ class Routing {
                         GateBackwardRow<Router, R>{c.scores, c.chosen, c.weight, c.slot, T, K, dunit,
                                                    balanced ? c.coefficient : nullptr, balance, z, c.lse,
                                                    c.sums + 2 * E + 2, dscores, weight_scale(), c.disagreement,
-                                                   R(config_.threshold_coefficient * loss_scale)},
+                                                   R(config_.threshold_coefficient * loss_scale), c.scope},
                         E * 8);
       }
       if constexpr (Traits::noisy)
@@ -365,6 +374,10 @@ class Routing {
                         CombineWeights<Router, R>{choices(tokens, c), c.scores, c.slot, T, c.combine, weight_scale()});
     }
   }
+  void mask_outputs(Context& ctx, index_t n, R* weight) const {
+    if (config_.output_masking > 0)
+      B::for_each_index(ctx, n, MaskOutputs<R>{R(config_.output_masking), ctx.training, ctx.random, weight});
+  }
   /// dscores becomes the gradient of the clean logits; that of the noise's product goes to dw.noise and dx.
   void noise_backward(Context& ctx, const Params<const S>& w, const Params<A>& dw, const Tokens& tokens,
                       Matrix<const S> x, Matrix<S> dx, const Cache& c, Matrix<R> dscores, double loss_scale,
@@ -439,8 +452,26 @@ class Routing {
     if (comm.size() > 1) comm.all_reduce_sum(c.sums, static_cast<std::size_t>(2 * E + 3));
     if constexpr (importance)
       importance_losses(ctx, c, comm);
+    else if (c.scope > 0)
+      scoped_loss(ctx, tokens, c, counted, comm);
     else
       B::for_each_index(ctx, 1, BalanceLoss<R>{c.sums, E, counted, c.coefficient, c.balance});
+  }
+  static index_t scopes(const Cache& c, index_t tokens) { return c.scope > 0 ? (tokens + c.scope - 1) / c.scope : 1; }
+  void scoped_loss(Context& ctx, const Tokens& tokens, Cache& c, index_t counted, Collective& comm) const {
+    if constexpr (scoped) {
+      typename Arena<typename B::Memory>::Scope scope(ctx.arena);
+      const index_t T = tokens.count(), E = config_.experts, groups = scopes(c, T);
+      R* loss = ctx.arena.template take<R>(groups);
+      const R* sum = Traits::score == Score::sigmoid ? c.lse : nullptr;
+      B::for_each_row(ctx, groups,
+                      GroupBalanceRow<R>{choices(tokens, c), c.scores, sum, c.scope, counted, c.sums + 2 * E + 2,
+                                         Matrix<R>(c.coefficient, groups, E), loss},
+                      c.scope * E * 4);
+      B::zero(ctx, c.balance, 1);
+      add_column_sums<B>(ctx, groups, 1, VectorTerm<R>{loss}, c.balance);
+      if (comm.size() > 1) comm.all_reduce_sum(c.balance, 1);
+    }
   }
   /// In evaluation the thresholds are the mask, and there is no loss.
   void threshold_loss(Context& ctx, const Params<const S>& w, Cache& c, Collective& comm) const {
