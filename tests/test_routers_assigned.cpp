@@ -6,6 +6,7 @@
 
 #include "sparsemoe/routers/balanced.hpp"
 #include "sparsemoe/routers/expert_choice.hpp"
+#include "sparsemoe/routers/hash.hpp"
 #include "sparsemoe/routers/no_token_left_behind.hpp"
 #include "sparsemoe/routers/top_k.hpp"
 #include "tests/assign_body.hpp"
@@ -104,13 +105,16 @@ TEST_CASE("who gets a slot: by position, by best score of the token, by score of
   CHECK(position.of != random.of);
   for (std::size_t e = 0; e < 5; ++e) CHECK(position.of[e].size() == random.of[e].size());
 }
-TEST_CASE("slots by score are refused in a decoder") {
+TEST_CASE("slots by score are refused in a decoder, and where there are no scores") {
   MoeConfig config;
   config.experts = 4, config.width = 4, config.hidden = 4, config.causal = true;
   config.priority = Priority::random;
   CHECK_NOTHROW(config.check());
   config.priority = Priority::batch;
   CHECK_THROWS_WITH_AS(config.check(), doctest::Contains("in a decoder slots go by position or at random"), Error);
+  config.causal = false;
+  using Bench = detail::RouterBench<Hash, Cpu>;
+  CHECK_THROWS_WITH_AS(MoE<Bench::Spec>{config}, doctest::Contains("slots by score are for routers that score"), Error);
 }
 
 }  // namespace

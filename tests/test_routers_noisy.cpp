@@ -101,9 +101,7 @@ TEST_CASE(
   for (const auto n : run.statistics.load) CHECK(std::abs(static_cast<double>(n) - 800) < 5 * std::sqrt(800));
 }
 TEST_CASE("two levels of noisy gates") {
-  Hierarchical<2, 2> router;
-  router.branches = 3;
-  holds(router, {.experts = 9, .any_expert = false});
+  holds(Hierarchical<2, 2, 3>{}, {.experts = 9, .any_expert = false});
 }
 
 TEST_CASE("sigmoid scores: groups, a bias that chooses and does not weigh, a scale") {

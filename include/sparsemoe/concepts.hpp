@@ -146,7 +146,8 @@ struct Assignment {
 ///   void assign(Team team, const Assignment<T>& group) const    in place of choose(): a whole group at once
 ///   double noise_epsilon; double noise(const Random&, uint64_t index) const    learned noise: in training
 ///       logits + noise (softplus(x W_noise) + noise_epsilon); the gate's weights start at 0
-///   index_t branches; first_k, second_k with top_k = first_k second_k    two levels: choose() sees the probabilities
+///   static constexpr branches, first_k, second_k with top_k = first_k second_k    two levels: choose() sees the
+///   probabilities
 ///       of the branches and then those of each branch's experts, and gives first_k times second_k leaves
 ///   double weight_scale    multiplies the combine weights
 ///   bool sentence_groups    without MoeConfig::group, assign() gets one sentence at a time, not the whole batch

@@ -128,10 +128,11 @@ void noisy_case(Run<P>& run) {
 template <class P>
 void hierarchical_case(Run<P>& run) {
   using S = typename P::storage;
-  using Router = Recorded<Hierarchical<2, 2>>;
+  using Router = Recorded<Hierarchical<2, 2, 3>>;
   using Layer = Sparse<P, Router, Relu>;
   const Case& c = run.c;
-  if (c.size("k1") != 2 || c.size("k2") != 2) throw Skip{"two levels of another k are not compiled in"};
+  if (c.size("k1") != 2 || c.size("k2") != 2 || c.size("a") != Router::branches)
+    throw Skip{"two levels of another shape are not compiled in"};
   const index_t n = c.size("T"), d = c.size("D"), a = c.size("a"), b = c.size("b"), columns = a + a * b;
   MoeConfig config = noisy_config(run, a * b);
   config.hidden = 1;
@@ -166,7 +167,6 @@ void hierarchical_case(Run<P>& run) {
   const Values draws = pack(c.values("in/noise_primary"), c.values("in/noise"), n);
   Router router;
   router.noise_epsilon = 0;
-  router.branches = a;
   router.draws = draws.data();
   const auto bind = [&](Layer& layer) {
     layer.bound.set("router.weight", pack(run.in("w_gate_primary"), run.in("w_gate"), d));

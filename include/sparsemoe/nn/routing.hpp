@@ -3,6 +3,7 @@
 // by name. Read next: nn/moe.hpp, which sends tokens through the experts; kernels/routing.hpp for each step.
 #pragma once
 
+#include "sparsemoe/backend/product.hpp"
 #include "sparsemoe/kernels/elementwise.hpp"
 #include "sparsemoe/kernels/gate.hpp"
 #include "sparsemoe/kernels/importance.hpp"
@@ -51,6 +52,9 @@ class Routing {
                 : "moe: this router drops no token; set the capacity factors to 0");
     require(Traits::score == Score::softmax || config.z_coefficient == 0,
             "moe: the z-loss is that of a softmax; a router with sigmoid scores has none");
+    require((Traits::level == Level::token && !Traits::two_level) || config.priority == Priority::position ||
+                config.priority == Priority::random,
+            "moe: slots by score are for routers that score tokens on one level; use position or random");
     require(config.balance_scope == LossScope::global || scoped,
             "moe: the balance loss of groups or sequences is for routers that score tokens and have a balance loss");
     if constexpr (Traits::two_level) {

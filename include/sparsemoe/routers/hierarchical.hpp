@@ -7,10 +7,10 @@
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
-template <int First = 2, int Second = 2>
+template <int First = 2, int Second = 2, int Branches = 16>
 struct Hierarchical : NoisyTopK<First * Second> {
   static constexpr int first_k = First, second_k = Second;
-  index_t branches = 16;
+  static constexpr index_t branches = Branches;  // it shapes the gate, so it is in the type
   /// p: the probabilities of the branches, then those of each branch's experts.
   template <class T>
   SPARSEMOE_HD Choice<First * Second> choose(Row<const T> p, const TokenInfo&) const {
