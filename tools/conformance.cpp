@@ -8,7 +8,10 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "conformance/expert_choice.hpp"
 #include "conformance/layers.hpp"
+#include "conformance/multi_hash.hpp"
+#include "conformance/noisy.hpp"
 #include "conformance/optim.hpp"
 #include "conformance/routing.hpp"
 #include "conformance/top_k_blocks.hpp"
@@ -39,6 +42,10 @@ const std::map<std::string, Kind>& kinds() {
       SPARSEMOE_KIND("layer/nllb_top2_router", nllb_router_case),
       SPARSEMOE_KIND("routing/switch_paper", switch_case),
       SPARSEMOE_KIND("routing/gshard_top2", gshard_case),
+      SPARSEMOE_KIND("routing/noisy_top_k", noisy_case),
+      SPARSEMOE_KIND("routing/hierarchical_noisy_top_k", hierarchical_case),
+      SPARSEMOE_KIND("routing/expert_choice", expert_choice_case),
+      SPARSEMOE_KIND("routing/multi_hash", multi_hash_case),
       SPARSEMOE_KIND("routing/hash", hash_case),
       SPARSEMOE_KIND("routing/balanced_hash", balanced_hash_case),
       SPARSEMOE_KIND("optimizer/adafactor", adafactor_case),

@@ -4,12 +4,14 @@
 // Read next: routers/top_k.hpp for a router, nn/moe.hpp for what is done with it.
 #pragma once
 
+#include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
 #include <utility>
 
+#include "sparsemoe/backend/team.hpp"
 #include "sparsemoe/precision.hpp"
 #include "sparsemoe/random.hpp"
 #include "sparsemoe/view.hpp"
@@ -54,8 +56,17 @@ enum class Level { token, sentence, task, none };
 /// over the sum of the chosen before any is dropped, the same over those that were kept, or 1 / top_k.
 enum class Gate { probability, normalised, normalised_after_drop, constant };
 
-/// Which choices the balance loss counts: none, the first choice of each token (GShard), or all, divided by top_k.
-enum class Balance { none, first_choice, all_choices };
+/// How logits become scores: a softmax over the experts, or a sigmoid of each (DeepSeek-V3), whose balance loss and
+/// weights are those of the scores over their sum.
+enum class Score { softmax, sigmoid };
+
+/// What the balance loss E sum f P counts as f: nothing, the first choice of each token (GShard), or all choices,
+/// divided by top_k. `importance` is another loss in its place: CV(importance)^2 and, with noise, CV(load)^2 (Shazeer
+/// 2017).
+enum class Balance { none, first_choice, all_choices, importance };
+
+/// top_k of a router that may give a token any number of experts; it must have an assign().
+inline constexpr int any_number = 0;
 
 /// What the gate of a token-level router scores: the token's state, or the mean of the states of its sentence up to and
 /// including it (a decoder's; what was generated so far, never what comes later).
@@ -93,13 +104,55 @@ struct Choice {
   SPARSEMOE_HD static constexpr std::int32_t expert_of(std::int32_t v) { return v <= -2 ? -2 - v : v; }
 };
 
+/// A group of tokens as a router sees it that assigns them all at once. `chosen` is all Choice::none on entry, and row
+/// t takes the experts of token t; a padding token gets none. Lanes of a team share the work.
+template <class T>
+struct Assignment {
+  Matrix<const T> scores;       // (n, E)
+  Matrix<const T> logits;       // (n, E) beside sigmoid scores; empty: log(scores)
+  const T* thresholds;          // (E) of a router with learned_thresholds
+  const std::uint8_t* valid;    // (n) 1, or 0 for padding
+  Matrix<std::int32_t> chosen;  // (n, K); K is E for any_number
+  std::int32_t capacity = 0;    // slots of an expert in this group; 0: no limit
+  index_t first = 0;            // the group's first token, for random draws
+  bool training = false;
+  Random random;
+  Matrix<std::int32_t> order;  // (E, n) scratch
+  T* values = nullptr;         // (2 (n + E)) scratch
+
+  SPARSEMOE_HD index_t tokens() const { return scores.rows; }
+  SPARSEMOE_HD index_t experts() const { return scores.cols; }
+  SPARSEMOE_HD index_t valid_tokens() const {
+    index_t n = 0;
+    for (index_t t = 0; t < scores.rows; ++t) n += valid[t] != 0 ? 1 : 0;
+    return n;
+  }
+  /// The logit of (t, e), up to a number that is the same for all experts of t.
+  SPARSEMOE_HD T logit(index_t t, index_t e) const {
+    if (!logits.empty()) return logits(t, e);
+    return scores(t, e) > T(1e-38) ? std::log(scores(t, e)) : T(-88);
+  }
+};
+
 /// A router chooses; the MoE layer owns scoring, weights, capacity, dispatch, combine, losses and every gradient.
-/// Required: top_k, level, gate, choose(scores, info). Optional, with their defaults:
-///   static constexpr Balance balance = Balance::all_choices   (none for Level::none)
-///   static constexpr bool causal_safe = true    // a token's choice uses nothing that comes after it
+/// Required: top_k, level, gate, and choose(scores, info). Optional, with their defaults:
+///   static constexpr Score score = Score::softmax
+///   static constexpr Balance balance = Balance::all_choices   (none for Level::none and any_number)
+///   static constexpr bool causal_safe = true    // in evaluation a token's choice uses nothing that comes after it
 ///   static constexpr GateInput gate_input = GateInput::state
 ///   static constexpr bool rejected_consumes_slot = false
 ///   static constexpr bool can_drop_tokens = level is token or none   // sentence and task routing are dropless
+/// Hooks, found by their presence (token level):
+///   void assign(Team team, const Assignment<T>& group) const    in place of choose(): a whole group at once
+///   double noise_epsilon; double noise(const Random&, uint64_t index) const    learned noise: in training
+///       logits + noise (softplus(x W_noise) + noise_epsilon); the gate's weights start at 0
+///   static constexpr branches, first_k, second_k with top_k = first_k second_k    two levels: choose() sees the
+///   probabilities
+///       of the branches and then those of each branch's experts, and gives first_k times second_k leaves
+///   double weight_scale    multiplies the combine weights
+///   bool sentence_groups    without MoeConfig::group, assign() gets one sentence at a time, not the whole batch
+///   index_t most_choices(tokens, experts, training) const    at most this many choices in a group
+///   bool learned_thresholds    a threshold for each expert, for assign(), and the loss that moves it
 template <class R>
 constexpr bool check_router() {
   static_assert(std::is_trivially_copyable_v<R>, "router: make it trivially copyable; hold tables by pointer");
@@ -109,7 +162,10 @@ constexpr bool check_router() {
       requires { R::level; }, "router: add  static constexpr Level level");
   static_assert(
       requires { R::gate; }, "router: add  static constexpr Gate gate");
-  if constexpr (requires { R::top_k; }) {
+  if constexpr (requires(const R r, const Assignment<float>& group) { r.assign(SerialTeam{}, group); }) {
+    static_assert(R::top_k >= any_number && R::top_k <= 8, "router: make top_k between 1 and 8, or any_number");
+    static_assert(R::level == Level::token, "router: use Level::token with assign(); it shares out tokens");
+  } else if constexpr (requires { R::top_k; }) {
     static_assert(R::top_k >= 1 && R::top_k <= 8, "router: make top_k between 1 and 8");
     static_assert(
         requires(const R r, Row<const float> p, const TokenInfo& t) { r.choose(p, t); },
@@ -130,6 +186,22 @@ constexpr bool check_router() {
       static_assert(R::level == Level::token || R::gate_input == GateInput::state,
                     "router: use GateInput::prefix_mean at Level::token only; other levels do not score tokens");
   }
+  if constexpr (requires { R::noise_epsilon; }) {
+    static_assert(
+        requires(const R r) {
+          { r.noise(Random{}, std::uint64_t(0)) } -> std::convertible_to<double>;
+        },
+        "router: add  double noise(const Random& random, uint64_t index) const, beside noise_epsilon");
+    static_assert(R::level == Level::token && R::gate == Gate::normalised,
+                  "router: with noise use Level::token and Gate::normalised; the noise is learned for each token");
+  }
+  if constexpr (requires { R::branches; }) {
+    static_assert(
+        requires { requires R::first_k* R::second_k == R::top_k; },
+        "router: with branches add  static constexpr int first_k, second_k, whose product is top_k");
+    static_assert(R::level == Level::token && R::gate == Gate::normalised,
+                  "router: with branches use Level::token and Gate::normalised");
+  }
   return true;
 }
 
@@ -139,11 +211,24 @@ struct RouterTraits {
   static constexpr int top_k = R::top_k;
   static constexpr Level level = R::level;
   static constexpr Gate gate = R::gate;
+  static constexpr bool assigns = requires(const R r, const Assignment<float>& group) {
+    r.assign(SerialTeam{}, group);
+  };
+  static constexpr bool noisy = requires { R::noise_epsilon; };
+  static constexpr bool two_level = requires { R::branches; };
+  static constexpr bool thresholds = requires { requires R::learned_thresholds; };
+  static constexpr bool any_number_of_experts = R::top_k == any_number;
+  static constexpr Score score = [] {
+    if constexpr (requires { R::score; })
+      return R::score;
+    else
+      return Score::softmax;
+  }();
   static constexpr Balance balance = [] {
     if constexpr (requires { R::balance; })
       return R::balance;
     else
-      return R::level == Level::none ? Balance::none : Balance::all_choices;
+      return R::level == Level::none || R::top_k == any_number ? Balance::none : Balance::all_choices;
   }();
   static constexpr GateInput gate_input = [] {
     if constexpr (requires { R::gate_input; })

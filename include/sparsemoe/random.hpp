@@ -13,7 +13,7 @@
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
 /// What a number is drawn for. Two purposes never share a stream.
-enum class Purpose : std::uint32_t { init, dropout, jitter, second_expert, gate_noise, expert_dropout, sampling, test };
+enum class Purpose : std::uint32_t { init, dropout, jitter, second_expert, gate_noise, expert_dropout, sampling, test, slot, output_mask };
 
 /// Four 32-bit draws.
 struct Draw4 {

@@ -174,6 +174,16 @@ class Bound {
     }
   }
   std::vector<A>& gradients() { return gradients_; }
+  /// A leaf whose values the reference keeps in another shape.
+  void set(const std::string& ours, const std::vector<S>& from) {
+    const Place p = place({ours, -1, "", false});
+    require(static_cast<index_t>(from.size()) == p.cols, ours, " has ", p.cols, " values, got ", from.size());
+    std::copy(from.begin(), from.end(), values_.begin() + p.offset);
+  }
+  std::vector<A> gradient(const std::string& ours) const {
+    const Place p = place({ours, -1, "", false});
+    return std::vector<A>(gradients_.begin() + p.offset, gradients_.begin() + p.offset + p.cols);
+  }
   const std::vector<ParamInfo>& list() const { return list_; }
 
  private:

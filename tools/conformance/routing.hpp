@@ -27,7 +27,6 @@ struct Sparse {
   using A = typename P::accumulate;
   using R = typename P::router;
   using Layer = MoE<SparseSpec<Router, P, Act>>;
-  static constexpr int K = Router::top_k;
 
   Run<P>& run;
   Layer layer;
@@ -56,10 +55,11 @@ struct Sparse {
   /// dcombine (T, E) is the cotangent of the dense combine weights; may be empty.
   std::vector<S> backward(const Tokens& tokens, const std::vector<S>& x, const std::vector<S>& dy,
                           const std::vector<R>& dcombine = {}) {
+    const index_t K = layer.top_k();
     std::vector<S> dx(x.size());
     std::vector<R> chosen(dcombine.empty() ? 0 : static_cast<std::size_t>(tokens.count() * K));
     for (index_t t = 0; !dcombine.empty() && t < tokens.count(); ++t)
-      for (int k = 0; k < K; ++k)
+      for (index_t k = 0; k < K; ++k)
         if (cache.slot[k * tokens.count() + t] >= 0)
           chosen[static_cast<std::size_t>(t * K + k)] =
               dcombine[static_cast<std::size_t>(t * experts + cache.chosen[t * K + k])];
@@ -69,9 +69,10 @@ struct Sparse {
   }
   /// (T, E), from the weights of the chosen.
   Values dense_combine(index_t tokens) const {
+    const index_t K = layer.top_k();
     Values w(static_cast<std::size_t>(tokens * experts), 0);
     for (index_t t = 0; t < tokens; ++t)
-      for (int k = 0; k < K; ++k)
+      for (index_t k = 0; k < K; ++k)
         if (cache.slot[k * tokens + t] >= 0)
           w[static_cast<std::size_t>(t * experts + cache.chosen[t * K + k])] =
               static_cast<double>(cache.combine[t * K + k]);

@@ -100,28 +100,34 @@ void nllb_block_of(Run<P>& run) {
   MoeConfig config;
   config.experts = experts, config.width = c.size("D"), config.hidden = c.size("FF"), config.bias = true;
   Sparse<P, Router, Act>::set_capacity(config, c.size("cap"), n);
+  const bool training = c.params().at("train");
+  config.output_masking = c.params().at("drop");
+  const double kept = training ? 1 : 1 - config.output_masking;  // theirs scales outputs, ours the weights
   std::vector<Link> links = {{"router.weight", 0, "w/router.classifier.weight", true}};
   const char* const names[][2] = {{"wi", "fc1.weight"}, {"bi", "fc1.bias"}, {"wo", "fc2.weight"}, {"bo", "fc2.bias"}};
   for (index_t e = 0; e < experts; ++e)
     for (const auto& [ours, theirs] : names)
       links.push_back({join("experts.", ours), e, join("w/experts.expert_", e, ".", theirs), ours[0] == 'w'});
   Sparse<P, Router, Act> layer(run, config, {}, links);
+  run.ctx.training = training;
   const Mask mask(n);
   const auto x = run.in("x");
   run.compare("out/y", layer.forward(mask.tokens(), x));
-  run.compare("out/combine_weights", layer.dense_combine(n));
+  Values combine = layer.dense_combine(n);
+  for (double& w : combine) w /= kept;
+  run.compare("out/combine_weights", combine);
   Values first;
   for (index_t t = 0; t < n; ++t)  // the reference's argmax of a mask that is all 0 where the first choice was dropped
     first.push_back(layer.cache.slot[t] >= 0 ? layer.cache.chosen[t * 2] : 0);
   run.compare("out/top1_index", first);
-  run.compare("grad/x", layer.backward(mask.tokens(), x, run.cotangent("y"), run.cotangent("combine_weights")));
+  auto dcombine = run.cotangent("combine_weights");
+  for (auto& w : dcombine) w = static_cast<typename P::storage>(static_cast<double>(w) / kept);
+  run.compare("grad/x", layer.backward(mask.tokens(), x, run.cotangent("y"), dcombine));
   layer.bound.compare();
 }
 template <class P>
 void nllb_block_case(Run<P>& run) {
   const json& p = run.c.params();
-  if (!p.at("train") && p.at("drop").template get<double>() > 0)
-    throw Skip{"expert outputs scaled by 1 - dropout in evaluation (inverted the other way round)"};
   using Router = NllbTop2<Gate::normalised_after_drop, false>;
   if (p.at("act") == "relu") return nllb_block_of<P, Router, Relu>(run);
   if (p.at("act") == "gelu") return nllb_block_of<P, Router, Gelu>(run);
@@ -144,7 +150,7 @@ void nllb_router_of(Run<P>& run, Router router) {
   const index_t capacity = c.params().at("train") ? c.size("cap") : static_cast<index_t>(std::ceil(share));
   using Layer = Sparse<P, Router, Relu>;
   Layer::set_capacity(config, capacity, n);
-  config.z_coefficient = 0;
+  if (c.params().at("bpr")) config.priority = Priority::batch;
   Layer layer(run, config, router, {{"router.weight", 0, "w/classifier.weight", true}});
   Mask mask(n);
   if (c.has("in/padding_mask") && !c.params().at("ignore_pad"))
@@ -173,7 +179,6 @@ void nllb_router_of(Run<P>& run, Router router) {
 template <class P>
 void nllb_router_case(Run<P>& run) {
   const json& p = run.c.params();
-  if (p.at("bpr")) throw Skip{"batch-prioritised slots"};
   if (p.at("bias")) throw Skip{"a gate with a bias"};
   const bool before = p.at("norm_before"), random = p.at("policy") == "random";
   if (random && before) throw Skip{"raw weight of the second expert after normalising before the drop"};

@@ -10,10 +10,12 @@
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
 /// The order in which choices take slots: groups of `group` tokens, in a group choice-major then token order. Cut into
-/// chunks that never cross a group, so that chunks count in parallel and a scan joins them.
+/// chunks that never cross a group, so that chunks count in parallel and a scan joins them. `queue` puts the choices of
+/// a group in another order (kernels/priority.hpp).
 struct SlotOrder {
   static constexpr index_t run = 256;
   index_t tokens, top_k, group;
+  const std::int32_t* queue = nullptr;  // (tokens top_k) or null
   SPARSEMOE_HD index_t groups() const { return (tokens + group - 1) / group; }
   SPARSEMOE_HD index_t chunks_per_group() const { return (group * top_k + run - 1) / run; }
   SPARSEMOE_HD index_t chunks() const { return groups() * chunks_per_group(); }
@@ -27,6 +29,7 @@ struct SlotOrder {
   }
   SPARSEMOE_HD Place place(index_t chunk, index_t q) const {
     const index_t g = chunk / chunks_per_group(), n = group_size(g);
+    if (queue != nullptr) q = queue[g * group * top_k + q];
     return {g * group + q % n, q / n};
   }
 };

@@ -3,6 +3,7 @@
 // the choices, kernels/gate.hpp for the way back.
 #pragma once
 
+#include "sparsemoe/kernels/columns.hpp"
 #include "sparsemoe/kernels/tokens.hpp"
 #include "sparsemoe/math.hpp"
 
@@ -142,11 +143,50 @@ struct PrefixMeanBackwardRow {
   }
 };
 
-/// Row u: logits become probabilities in place; lse and entropy are kept; the router chooses.
+/// n logits become probabilities in place; lse and entropy are returned to every lane.
+template <class R>
+struct SoftmaxSums {
+  R lse, entropy;
+};
+template <class R, class Team>
+SPARSEMOE_HD SoftmaxSums<R> softmax_in_place(Team team, R* h, index_t n) {
+  R top = h[0];
+  for (index_t e = team.lane(); e < n; e += Team::lanes) top = h[e] > top ? h[e] : top;
+  top = team.max(top);
+  R total = 0, mean = 0;
+  SPARSEMOE_PRAGMA(omp simd reduction(+ : total, mean))
+  for (index_t e = team.lane(); e < n; e += Team::lanes) {
+    const R v = math::exp(h[e] - top);
+    total += v;
+    mean += v * (h[e] - top);
+    h[e] = v;
+  }
+  total = team.sum(total);
+  mean = team.sum(mean) / total;
+  const R scale = R(1) / total;
+  for (index_t e = team.lane(); e < n; e += Team::lanes) h[e] *= scale;
+  return {top + std::log(total), std::log(total) - mean};
+}
+/// n logits become sigmoids in place; lse is their sum, entropy that of the shares of the sum.
+template <class R, class Team>
+SPARSEMOE_HD SoftmaxSums<R> sigmoid_in_place(Team team, R* h, index_t n) {
+  R total = 0, mean = 0;
+  for (index_t e = team.lane(); e < n; e += Team::lanes) {
+    h[e] = math::sigmoid(h[e]);
+    total += h[e];
+    mean += h[e] > R(0) ? h[e] * std::log(h[e]) : R(0);
+  }
+  total = team.sum(total) + R(1e-20);
+  mean = team.sum(mean) / total;
+  return {total, std::log(total) - mean};
+}
+
+/// Row u: logits become scores in place; lse and entropy are kept (of a two-level gate: those of its branches); the
+/// router chooses, unless it assigns whole groups later.
 template <class Router, class R>
 struct RouteRow {
   Router router;
-  Matrix<R> scores;  // (U, E) logits, becomes probabilities; null data for Level::none
+  Matrix<R> scores;  // (U, columns) logits, becomes probabilities; null data for Level::none
   Units units;
   Tokens tokens;
   const std::int32_t* weight;  // (U)
@@ -156,31 +196,31 @@ struct RouteRow {
   R *lse, *entropy;      // (U)
   template <class Team>
   SPARSEMOE_HD void operator()(Team team, index_t u) const {
-    constexpr int K = Router::top_k;
+    using Traits = RouterTraits<Router>;
     if constexpr (Router::level != Level::none) {
       R* h = scores.row(u).data;
-      R top = h[0];
-      for (index_t e = team.lane(); e < scores.cols; e += Team::lanes) top = h[e] > top ? h[e] : top;
-      top = team.max(top);
-      R total = 0, mean = 0;
-      SPARSEMOE_PRAGMA(omp simd reduction(+ : total, mean))
-      for (index_t e = team.lane(); e < scores.cols; e += Team::lanes) {
-        const R v = math::exp(h[e] - top);
-        total += v;
-        mean += v * (h[e] - top);
-        h[e] = v;
+      SoftmaxSums<R> sums;
+      if constexpr (Traits::two_level) {
+        const auto columns = gate_columns(router, scores.cols - router.branches);
+        sums = softmax_in_place(team, h, columns.size(0));
+        for (index_t part = 1; part < columns.parts(); ++part)
+          softmax_in_place(team, h + columns.begin(part), columns.size(part));
+      } else if constexpr (Traits::score == Score::sigmoid) {
+        sums = sigmoid_in_place(team, h, scores.cols);
+      } else {
+        sums = softmax_in_place(team, h, scores.cols);
       }
-      total = team.sum(total);
-      mean = team.sum(mean) / total;
-      const R scale = R(1) / total;
-      for (index_t e = team.lane(); e < scores.cols; e += Team::lanes) h[e] *= scale;
-      if (team.lane() == 0) {
-        lse[u] = top + std::log(total);
-        entropy[u] = std::log(total) - mean;
-      }
+      if (team.lane() == 0) lse[u] = sums.lse, entropy[u] = sums.entropy;
     }
-    (void)team.sum(R(0));  // every lane's part of the row is written before one lane reads it all
-    if (team.lane() != 0) return;
+    if constexpr (!Traits::assigns) {
+      (void)team.sum(R(0));  // every lane's part of the row is written before one lane reads it all
+      if (team.lane() == 0) choose(u);
+    }
+  }
+
+ private:
+  SPARSEMOE_HD void choose(index_t u) const {
+    constexpr int K = Router::top_k;
     std::int32_t* out = chosen + u * K;
     if (weight[u] == 0) {
       for (int k = 0; k < K; ++k) out[k] = Choice<K>::none;
@@ -205,6 +245,49 @@ struct RouteRow {
   }
 };
 
+/// Group g of a router that assigns whole groups: nothing is chosen, then the router says.
+template <class Router, class R>
+struct AssignGroupRow {
+  Router router;
+  Matrix<const R> scores, logits;  // (T, E); logits may be empty
+  const R* thresholds;             // (E) or null
+  const std::uint8_t* valid;
+  Matrix<std::int32_t> chosen;  // (T, K)
+  index_t group;
+  std::int32_t capacity;
+  bool training;
+  Random random;
+  std::int32_t* order;  // (T E) scratch
+  R* values;            // (groups, 2 (group + E)) scratch
+  template <class Team>
+  SPARSEMOE_HD void operator()(Team team, index_t g) const {
+    const index_t first = g * group, n = math::min(group, scores.rows - first), E = scores.cols;
+    const Matrix<std::int32_t> mine = chosen.slice_rows(first, n);
+    for (index_t i = team.lane(); i < mine.size(); i += Team::lanes) mine.data[i] = Choice<1>::none;
+    (void)team.sum(R(0));
+    const Matrix<const R> own_logits = logits.empty() ? logits : logits.slice_rows(first, n);
+    const Matrix<std::int32_t> scratch(order + first * E, E, n);
+    router.assign(team, Assignment<R>{scores.slice_rows(first, n), own_logits, thresholds, valid + first, mine,
+                                      capacity, first, training, random, scratch, values + g * 2 * (group + E)});
+  }
+};
+
+/// Expert output masking (NLLB): of the weights, and of their gradients. In training each is 0 with probability p; in
+/// evaluation all are times 1 - p, so that the expectation is the same.
+template <class R>
+struct MaskOutputs {
+  R p;
+  bool training;
+  Random random;
+  R* weight;  // (T K)
+  SPARSEMOE_HD void operator()(index_t i) const {
+    if (!training)
+      weight[i] *= R(1) - p;
+    else if (R(random.uniform(Purpose::output_mask, static_cast<std::uint64_t>(i))) < p)
+      weight[i] = R(0);
+  }
+};
+
 /// Combine weights of token t: w(t, k), 0 for what is not kept.
 template <class Router, class R>
 struct CombineWeights {
@@ -212,18 +295,19 @@ struct CombineWeights {
   Matrix<const R> scores;    // (U, E)
   const std::int32_t* slot;  // (K T)
   index_t tokens;
-  R* weight;  // (T, K)
+  R* weight;       // (T, K)
+  R scale = R(1);  // of all weights
   SPARSEMOE_HD void operator()(index_t t) const {
-    constexpr int K = Router::top_k;
+    const index_t K = choices.top_k;
     const index_t u = choices.units.of(t);
     R chosen = 0;
     if constexpr (Router::gate == Gate::normalised || Router::gate == Gate::normalised_after_drop)
-      for (int k = 0; k < K; ++k) {
+      for (index_t k = 0; k < K; ++k) {
         const std::int32_t v = choices.at(t, k);
         const bool counts = Router::gate == Gate::normalised ? v != -1 : slot[k * tokens + t] >= 0;
         if (counts) chosen += scores(u, Choice<1>::expert_of(v));
       }
-    for (int k = 0; k < K; ++k) {
+    for (index_t k = 0; k < K; ++k) {
       R w = 0;
       if (slot[k * tokens + t] >= 0) {
         const std::int32_t e = choices.at(t, k);
@@ -234,7 +318,7 @@ struct CombineWeights {
         else
           w = scores(u, e) / chosen;
       }
-      weight[t * K + k] = w;
+      weight[t * K + k] = w * scale;
     }
   }
 };

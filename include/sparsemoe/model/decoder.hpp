@@ -88,7 +88,7 @@ class Decoder {
     const double scale =
         config.attention_scale > 0 ? config.attention_scale : 1 / std::sqrt(static_cast<double>(config.head_width));
     attention_ = {config.width, config.heads, config.head_width, config.bias, scale, config.moe.init_scale};
-    for (index_t l = 0; l < config.layers; ++l) feed_.emplace_back(config, l, needs_pool || needs_prefix);
+    for (index_t l = 0; l < config.layers; ++l) feed_.emplace_back(config, l, needs_pool || needs_prefix, true);
     weights_ = params<const S>();
     gradients_ = params<A>();
     cache_.resize(static_cast<std::size_t>(config.layers));

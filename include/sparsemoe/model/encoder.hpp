@@ -38,7 +38,7 @@ class Encoder {
     const double scale =
         config.attention_scale > 0 ? config.attention_scale : 1 / std::sqrt(static_cast<double>(config.head_width));
     attention_ = {config.width, config.heads, config.head_width, config.bias, scale, config.moe.init_scale};
-    for (index_t l = 0; l < config.layers; ++l) feed_.emplace_back(config, l, false);
+    for (index_t l = 0; l < config.layers; ++l) feed_.emplace_back(config, l, false, false);
     weights_ = params<const S>();
     gradients_ = params<A>();
     cache_.resize(static_cast<std::size_t>(config.layers));

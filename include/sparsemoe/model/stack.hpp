@@ -92,7 +92,7 @@ class FeedForwardPart {
   };
   using Sparse = typename SparseOf<dense_only, Spec>::type;
 
-  FeedForwardPart(const StackConfig& config, index_t layer, bool external_pool) {
+  FeedForwardPart(const StackConfig& config, index_t layer, bool external_pool, bool causal) {
     sparse_ = !dense_only && config.sparse(layer);
     if constexpr (!dense_only) {
       if (sparse_) {
@@ -102,6 +102,7 @@ class FeedForwardPart {
         moe.experts = config.experts_in(layer);
         moe.bias = config.bias;
         moe.external_pool = external_pool;
+        moe.causal = causal;
         moe_ = MoE<Spec>(moe);
       }
     }

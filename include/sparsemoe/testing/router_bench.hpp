@@ -23,6 +23,7 @@ struct RouterCheckOptions {
   bool position_free = true;     // the choice does not depend on the place in the sentence or on neighbours
   bool lower_index_wins = true;  // equal scores go to the lower expert
   bool any_expert = true;        // a high enough score wins, among any number of experts from top_k
+  bool idle_experts = true;      // one token leaves experts without any
   std::uint64_t seed = 1;
 };
 
@@ -106,7 +107,7 @@ struct RouterRun {
   RoutingStatistics statistics;
   double loss = 0;
   std::int32_t capacity = 0;
-  index_t tokens = 0;
+  index_t tokens = 0, columns = 0;  // columns of scores
   std::int32_t slot_of(index_t t, index_t k) const { return slot[static_cast<std::size_t>(k * tokens + t)]; }
   bool same_bits(const RouterRun& o) const {
     return y == o.y && dx == o.dx && dpool == o.dpool && dw == o.dw && scores == o.scores && combine == o.combine &&
@@ -127,7 +128,7 @@ class RouterBench {
   using Layer = MoE<Spec>;
   using Context = typename B::Context;
   using Traits = RouterTraits<RouterType>;
-  static constexpr int K = RouterType::top_k;
+  using Pick = Choice<1>;  // for its encoding of what was rejected
   struct How {
     bool training = false;
     int threads = 1;
@@ -135,15 +136,35 @@ class RouterBench {
   };
 
   RouterBench(const RouterType& router, const RouterCheckOptions& options) : router_(router), o_(options) {
-    require(o_.experts > K, "check_router: give more experts than top_k, so that one can be empty; got ", o_.experts);
+    require(o_.experts > Traits::top_k, "check_router: give more experts than top_k, so that one can be empty; got ",
+            o_.experts);
     require(o_.length >= 2 && o_.sentences >= 2, "check_router: give at least two sentences of two tokens");
   }
 
+  /// Experts a token can get.
+  index_t top_k(index_t experts) const { return Traits::any_number_of_experts ? experts : index_t(Traits::top_k); }
+  index_t top_k() const { return top_k(o_.experts); }
+  /// What the weights of a token sum to where a gate normalises them.
+  double weight_scale() const {
+    if constexpr (requires { router_.weight_scale; }) return router_.weight_scale;
+    return 1;
+  }
+  /// Over how many the first (or only) softmax runs.
+  index_t first_level() const { return gate_columns(router_, o_.experts).size(0); }
+  /// The expert that choice i of the flat list takes where all scores are equal.
+  index_t lowest(index_t i) const {
+    const auto columns = gate_columns(router_, o_.experts);
+    const index_t k = i % top_k();
+    if constexpr (Traits::two_level) return k / columns.second_k * columns.per_branch() + k % columns.second_k;
+    return k;
+  }
   MoeConfig config() const {
     MoeConfig c;
     c.experts = o_.experts, c.width = o_.width, c.hidden = o_.hidden, c.tasks = o_.tasks;
     c.balance_coefficient = 0.3;
-    c.z_coefficient = 0.1;
+    c.z_coefficient = Traits::score == Score::softmax ? 0.1 : 0;
+    c.importance_coefficient = 0.4;
+    c.load_coefficient = 0.7;
     c.external_pool = o_.external_pool;
     return c;
   }
@@ -195,6 +216,7 @@ class RouterBench {
     layer.forward(ctx, w, tokens.view, {x.data(), n, d}, {y.data(), n, d}, cache, solo, {pool.data(), b.sentences, d});
     layer.backward(ctx, w, g, tokens.view, {x.data(), n, d}, {dy.data(), n, d}, {dx.data(), n, d}, cache, 1,
                    {dpool.data(), b.sentences, d});
+    const index_t K = top_k(c.experts);
     RouterRun r;
     for (auto* m : {&dw, &y, &dx, &dpool}) m->pull(ctx);
     r.y = y.host, r.dx = dx.host, r.dw = dw.host, r.dpool = dpool.host;
@@ -207,6 +229,7 @@ class RouterBench {
     r.source = fetch(ctx, cache.source, n * K);
     r.expert = fetch(ctx, cache.expert, n * K);
     r.offsets = fetch(ctx, cache.offsets, c.experts + 1);
+    r.columns = cache.scores.cols;
     r.statistics = layer.statistics(ctx, cache);
     r.loss = layer.weighted_loss(r.statistics);
     return r;
@@ -220,6 +243,7 @@ class RouterBench {
     const TokenMirror tokens(ctx, b);
     typename Layer::Cache cache;
     Solo solo;
+    const index_t K = top_k(c.experts);
     const Mirror<B, double> dcombine(ctx, random_values(b.count() * K, o_.seed, 5));
     const bool pooled = c.external_pool && Traits::level == Level::sentence;
     std::vector<LayerInput> inputs = {{b.count(), o_.width}};
@@ -244,26 +268,36 @@ class RouterBench {
     if (Traits::level == Level::task) return b.task[static_cast<std::size_t>(t / b.length)];
     return t;
   }
-  double expected_weight(const RouterRun& r, const RouterBatch& b, index_t t, int k) const {
+  double expected_weight(const RouterRun& r, const RouterBatch& b, index_t t, index_t k) const {
+    const index_t K = top_k();
     if (r.slot_of(t, k) < 0) return 0;
-    if constexpr (Traits::gate == Gate::constant) return 1.0 / K;
+    if constexpr (Traits::gate == Gate::constant) return 1.0 / static_cast<double>(K);
     const index_t u = unit(b, t);
-    const auto choice = [&](int j) { return r.chosen[static_cast<std::size_t>(u * K + j)]; };
-    const auto p = [&](int j) {
-      return r.scores[static_cast<std::size_t>(u * o_.experts + Choice<K>::expert_of(choice(j)))];
-    };
-    double sum = 0;
-    for (int j = 0; j < K; ++j)
+    const auto choice = [&](index_t j) { return r.chosen[static_cast<std::size_t>(u * K + j)]; };
+    const auto score = [&](index_t column) { return r.scores[static_cast<std::size_t>(u * r.columns + column)]; };
+    const auto columns = gate_columns(router_, o_.experts);
+    const auto p = [&](index_t j) { return score(columns.branches + Pick::expert_of(choice(j))); };
+    if constexpr (Traits::two_level) {
+      const auto branch = [&](index_t j) { return choice(j) / columns.per_branch(); };
+      double outer = 0, inner = 0;
+      for (index_t j = 0; j < K; j += columns.second_k) outer += score(branch(j));
+      for (index_t j = 0; j < K; ++j) inner += branch(j) == branch(k) ? p(j) : 0;
+      return score(branch(k)) / outer * p(k) / inner;
+    }
+    double sum = 0, scale = 1;
+    if constexpr (requires { router_.weight_scale; }) scale = router_.weight_scale;
+    for (index_t j = 0; j < K; ++j)
       if (Traits::gate == Gate::normalised ? choice(j) != -1 : r.slot_of(t, j) >= 0) sum += p(j);
-    return Traits::gate == Gate::probability ? p(k) : p(k) / sum;
+    return scale * (Traits::gate == Gate::probability ? p(k) : p(k) / sum);
   }
   /// y of plain loops, from the choices, slots and weights of the run.
   std::vector<double> expected_output(const RouterRun& r, const RouterBatch& b,
                                       const std::vector<double>* weights = nullptr) const {
+    const index_t K = top_k();
     std::vector<double> y(b.x.size(), 0);
     const std::vector<double> w = weights != nullptr ? *weights : this->weights();
     for (index_t t = 0; t < b.count(); ++t)
-      for (int k = 0; k < K; ++k) {
+      for (index_t k = 0; k < K; ++k) {
         if (r.slot_of(t, k) < 0) continue;
         const auto one = feed_forward(w, o_.experts, r.chosen[static_cast<std::size_t>(unit(b, t) * K + k)], b, t);
         for (index_t j = 0; j < o_.width; ++j)
@@ -285,16 +319,17 @@ class RouterBench {
   }
   /// What is wrong with the slots, counted again one choice after another; empty if nothing is.
   std::string slot_complaint(const RouterRun& r, const RouterBatch& b, index_t group) const {
+    const index_t K = top_k();
     std::vector<std::vector<index_t>> expected(
         static_cast<std::size_t>(o_.experts));  // of an expert: k T + t, in slot order
     for (index_t first = 0; first < b.count(); first += group) {
       std::vector<std::int32_t> taken(static_cast<std::size_t>(o_.experts), 0);
-      for (int k = 0; k < K; ++k)
+      for (index_t k = 0; k < K; ++k)
         for (index_t t = first; t < std::min(first + group, b.count()); ++t) {
           if (b.valid[static_cast<std::size_t>(t)] == 0) continue;
           const std::int32_t v = r.chosen[static_cast<std::size_t>(unit(b, t) * K + k)];
           if (v == -1 || (v < -1 && !Traits::rejected_consumes_slot)) continue;
-          const auto e = static_cast<std::size_t>(Choice<K>::expert_of(v));
+          const auto e = static_cast<std::size_t>(Pick::expert_of(v));
           const bool fits = r.capacity == 0 || taken[e] < r.capacity;
           ++taken[e];
           if (v >= 0 && fits) expected[e].push_back(k * b.count() + t);
@@ -335,7 +370,12 @@ class RouterBench {
   void favour(std::vector<double>& weights, index_t e) const {
     const ParamInfo p = leaf(config(), "router.weight");
     const index_t rows = Traits::level == Level::task ? p.shape.rows : 1;
-    for (index_t r = 0; r < rows; ++r) weights[static_cast<std::size_t>(p.offset + r * p.shape.cols + e)] = 60;
+    const auto columns = gate_columns(router_, o_.experts);
+    for (index_t r = 0; r < rows; ++r) {
+      double* row = weights.data() + p.offset + r * p.shape.cols;
+      row[columns.branches + e] = 60;
+      if (columns.branches > 0) row[e / columns.per_branch()] = 60;
+    }
   }
   RouterBatch with_constant_feature(RouterBatch b) const {
     for (std::size_t i = 0; i < b.x.size(); i += static_cast<std::size_t>(o_.width)) b.x[i] = 1;

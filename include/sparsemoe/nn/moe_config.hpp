@@ -1,0 +1,87 @@
+// nn/moe_config.hpp -- the numbers of a sparse layer, and what a pass through one tells. Read next: nn/routing.hpp.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "sparsemoe/error.hpp"
+#include "sparsemoe/kernels/priority.hpp"
+#include "sparsemoe/view.hpp"
+
+namespace sparsemoe::inline SPARSEMOE_ABI {
+
+/// Over which tokens f and P of the balance loss are taken: the batch of all ranks; each group of tokens routed
+/// together (without MoeConfig::group: the batch of this rank); or each sequence (DeepSeek-V3). Of several the loss is
+/// the mean, each by its number of tokens. All are 1 where routing is uniform. Group and sequence losses are the same
+/// in micro-batches that do not cut one, if the caller weighs each micro-batch by its tokens; the global loss is not a
+/// sum over tokens, and counts within a micro-batch.
+enum class LossScope { global, group, sequence };
+
+enum class CapacityRounding { floor, round, ceil };
+
+struct MoeConfig {
+  index_t experts = 8, width = 0, hidden = 0;
+  index_t tasks = 1;
+  bool bias = false;                // of the experts
+  double capacity_factor = 0;       // training: slots = factor * top_k-free share S / E; 0: dropless
+  double eval_capacity_factor = 0;  // evaluation is dropless unless asked otherwise
+  index_t min_capacity = 4;
+  CapacityRounding rounding = CapacityRounding::floor;
+  index_t group = 0;                       // tokens routed together (GShard's S); 0: the whole batch
+  Priority priority = Priority::position;  // who gets a slot when there are too few
+  LossScope balance_scope = LossScope::global;
+  double balance_coefficient = 1e-2;                              // alpha of E sum f P
+  double z_coefficient = 0;                                       // ST-MoE router z-loss
+  double importance_coefficient = 1e-2, load_coefficient = 1e-2;  // of Balance::importance (Shazeer 2017)
+  double threshold_coefficient = 1;                               // of learned thresholds (Shazeer 2017, appendix F)
+  double jitter = 0;  // the router's input times U(1 - jitter, 1 + jitter), training only
+  double expert_dropout = 0;
+  double output_masking = 0;  // training: an expert's whole output for a token is left out; evaluation: times 1 - p
+  double init_scale = 1;      // s of sqrt(s / fan_in); Switch recommends 0.1
+  double gate_deviation = 0.02;
+  double task_deviation = 0.1;                 // of a task router's table of logits
+  WeightForm expert_form = WeightForm::plain;  // of the experts' matrices in memory; any other only to infer
+  bool causal = false;                         // in a decoder: what depends on later tokens is refused
+  bool external_pool = false;  // the gate scores rows given by the caller, not x: a decoder's sentence routers
+
+  /// Throws Error for what cannot work.
+  void check() const {
+    require(experts >= 1 && width >= 1 && hidden >= 1, "moe: experts, width and hidden must be at least 1; got ",
+            experts, ", ", width, " and ", hidden);
+    require(tasks >= 1, "moe: tasks must be at least 1; got ", tasks);
+    require(capacity_factor >= 0 && eval_capacity_factor >= 0,
+            "moe: a capacity factor must not be negative (0 is dropless); got ", capacity_factor, " and ",
+            eval_capacity_factor);
+    require(!causal || priority == Priority::position || priority == Priority::random,
+            "moe: in a decoder slots go by position or at random; by score a token's place would depend on later ones");
+    require(jitter >= 0 && jitter < 1, "moe: jitter must be in [0, 1); got ", jitter);
+    require(output_masking >= 0 && output_masking < 1, "moe: output masking must be in [0, 1); got ", output_masking);
+    require(expert_dropout >= 0 && expert_dropout < 1, "moe: expert dropout must be in [0, 1); got ", expert_dropout);
+  }
+  /// Slots of an expert for a group of `tokens` (semantics: C = clamp(round(cf S / E), min, S)); 0 is no limit.
+  std::int32_t capacity(index_t tokens, bool training) const {
+    const double factor = training ? capacity_factor : eval_capacity_factor;
+    if (factor <= 0) return 0;
+    const double share = factor * static_cast<double>(tokens) / static_cast<double>(experts);
+    const double whole = rounding == CapacityRounding::floor  ? std::floor(share)
+                         : rounding == CapacityRounding::ceil ? std::ceil(share)
+                                                              : std::nearbyint(share);
+    return static_cast<std::int32_t>(
+        std::clamp<double>(whole, static_cast<double>(std::min(min_capacity, tokens)), static_cast<double>(tokens)));
+  }
+};
+
+/// What a forward pass of a sparse layer did, on the host.
+struct RoutingStatistics {
+  double balance = 0, z = 0, entropy = 0;    // losses without coefficients; mean entropy of the gate in nats
+  double threshold = 0;                      // loss of learned thresholds
+  double importance = 0, expected_load = 0;  // CV^2 of importance and of load, where the router has these losses
+  double tokens = 0;                         // valid tokens (of all ranks)
+  double choices = 0, dropped = 0;           // of this rank
+  std::vector<std::int64_t> load;            // (E) choices before dropping
+  std::vector<std::int32_t> usage;           // (tasks, E)
+  index_t tasks = 0, experts = 0;
+};
+
+}  // namespace sparsemoe::inline SPARSEMOE_ABI

@@ -1,0 +1,528 @@
+// nn/routing.hpp -- the gate of a sparse layer: score -> choose or assign -> capacity -> stable dispatch -> combine
+// weights -> losses, and the gradient of each. A router only chooses; it is known here through its traits alone, never
+// by name. Read next: nn/moe.hpp, which sends tokens through the experts; kernels/routing.hpp for each step.
+#pragma once
+
+#include "sparsemoe/backend/product.hpp"
+#include "sparsemoe/kernels/elementwise.hpp"
+#include "sparsemoe/kernels/gate.hpp"
+#include "sparsemoe/kernels/importance.hpp"
+#include "sparsemoe/kernels/routing.hpp"
+#include "sparsemoe/kernels/rows.hpp"
+#include "sparsemoe/kernels/thresholds.hpp"
+#include "sparsemoe/kernels/two_level.hpp"
+#include "sparsemoe/nn/dispatch.hpp"
+#include "sparsemoe/nn/moe_config.hpp"
+#include "sparsemoe/params.hpp"
+
+namespace sparsemoe::inline SPARSEMOE_ABI {
+
+template <class Spec>
+class Routing {
+ public:
+  using P = typename Spec::Precision;
+  using B = typename Spec::Backend;
+  using Router = typename Spec::Router;
+  using Collective = typename Spec::Collective;
+  using Traits = RouterTraits<Router>;
+  using S = typename P::storage;
+  using A = typename P::accumulate;
+  using R = typename P::router;
+  using Context = typename B::Context;
+  static constexpr bool pooled = Traits::level == Level::sentence;
+  static constexpr bool scored = Traits::level == Level::token || pooled;  // scores come from a product with the gate
+  static constexpr bool importance = Traits::balance == Balance::importance;
+  static constexpr bool scoped = Traits::level == Level::token && !importance && Traits::balance != Balance::none;
+  static constexpr bool normalised_gates = importance || Traits::two_level;  // weights are kept before any is dropped
+  static_assert(check_router<Router>() && check_precision<P>());
+  static_assert(Traits::gate != Gate::normalised_after_drop || Traits::level == Level::token,
+                "router: use Gate::normalised_after_drop at token level only; other levels drop nothing");
+  static_assert(!normalised_gates || (Traits::gate == Gate::normalised && Traits::score == Score::softmax),
+                "router: use Gate::normalised of a softmax with Balance::importance");
+
+  Routing() = default;
+  Routing(const MoeConfig& config, Router router) : config_(config), router_(router) {
+    config.check();
+    require(Traits::top_k <= config.experts, "moe: a top-", Traits::top_k,
+            " router needs at least that many experts; got ", config.experts);
+    require(Traits::can_drop_tokens || (config.capacity_factor <= 0 && config.eval_capacity_factor <= 0),
+            pooled || Traits::level == Level::task
+                ? "moe: sentence and task routing are dropless, so that a sentence is treated as one; set the capacity "
+                  "factors to 0"
+                : "moe: this router drops no token; set the capacity factors to 0");
+    require(Traits::score == Score::softmax || config.z_coefficient == 0,
+            "moe: the z-loss is that of a softmax; a router with sigmoid scores has none");
+    require((Traits::level == Level::token && !Traits::two_level) || config.priority == Priority::position ||
+                config.priority == Priority::random,
+            "moe: slots by score are for routers that score tokens on one level; use position or random");
+    require(config.balance_scope == LossScope::global || scoped,
+            "moe: the balance loss of groups or sequences is for routers that score tokens and have a balance loss");
+    if constexpr (Traits::two_level) {
+      const index_t branches = router.branches;
+      require(branches >= Router::first_k && config.experts % branches == 0 &&
+                  config.experts / branches >= Router::second_k,
+              "moe: ", config.experts, " experts do not make ", branches, " branches of equal size, at least ",
+              Router::first_k, " of them with at least ", Router::second_k, " experts each");
+    }
+  }
+
+  template <class T>
+  struct Params {
+    Tensor<T> gate;  // (D, E) token and sentence level; (tasks, E) logits at task level; kept in the router's precision
+    Tensor<T> noise;      // (D, E) of a router with learned noise
+    Tensor<T> threshold;  // (1, E) of a router with learned thresholds
+    Init init;
+    template <class F>
+    void visit(const std::string& prefix, F&& f) {
+      if (gate.rank != 0) f(prefix + "router.weight", gate, init);
+      if (noise.rank != 0) f(prefix + "router.noise", noise, Init::zero().in_router_precision());
+      if (threshold.rank != 0) f(prefix + "router.threshold", threshold, Init::zero().in_router_precision());
+    }
+  };
+  template <class T>
+  void add_params(Params<T>& p) const {
+    if constexpr (scored) {
+      p.gate = matrix_of<T>(config_.width, columns().count());
+      // Noisy routers start from zero: routing is pure noise at first, hence balanced (Shazeer 2017, appendix A).
+      p.init = (Traits::noisy ? Init::zero() : Init::normal(config_.gate_deviation)).in_router_precision();
+      if constexpr (Traits::noisy) p.noise = matrix_of<T>(config_.width, columns().count());
+      if constexpr (Traits::thresholds) p.threshold = matrix_of<T>(1, config_.experts);
+    } else if constexpr (Traits::level == Level::task) {
+      p.gate = matrix_of<T>(config_.tasks, config_.experts);
+      p.init = Init::normal(config_.task_deviation).in_router_precision();
+    }
+  }
+
+  struct Cache {
+    index_t units = 0;
+    Matrix<R> router_input;                             // (U, D) where it differs from x
+    Matrix<R> scores;                                   // (U, columns) probabilities
+    std::int32_t *chosen = nullptr, *weight = nullptr;  // (U, K), (U) valid tokens of a unit
+    R *lse = nullptr, *entropy = nullptr;               // (U)
+    std::int32_t *slot = nullptr, *source = nullptr, *offsets = nullptr, *expert = nullptr;
+    R* combine = nullptr;       // (T, K)
+    Matrix<std::int32_t> used;  // (tasks, E)
+    R *sums = nullptr, *coefficient = nullptr, *balance = nullptr;
+    std::int32_t capacity = 0;
+    index_t scope = 0;  // tokens that share a row of coefficient; 0: all
+    index_t rows = 0;   // of the experts: the most choices that can be kept
+    // Of a router with learned noise, and of the losses on importance and load:
+    Matrix<R> clean, raw, noisy;                                // (U, columns)
+    Matrix<std::int32_t> threshold;                             // (U, 2 parts)
+    R* gates = nullptr;                                         // (U, K) weights before any is dropped
+    R *importance_sums = nullptr, *importance_slope = nullptr;  // (E + columns): importance, then load
+    R *expected = nullptr, *importance_loss = nullptr;          // (E), (2)
+    Matrix<R> logits;             // (U, E) of a router that assigns by more than its sigmoid scores
+    Matrix<R> disagreement;       // (U, E) of learned thresholds, in training
+    R* threshold_loss = nullptr;  // (E)
+  };
+
+  const MoeConfig& config() const { return config_; }
+  const Router& router() const { return router_; }
+  void set_router(const Router& router) { router_ = router; }
+  /// K: how many experts a token can get.
+  index_t top_k() const { return Traits::any_number_of_experts ? config_.experts : index_t(Traits::top_k); }
+  GateColumns<Router> columns() const { return gate_columns(router_, config_.experts); }
+
+  /// Fills the cache: who goes where with which weight, and the losses. Throws Error if a shape does not fit.
+  void forward(Context& ctx, const Params<const S>& w, const Tokens& tokens, Matrix<const S> x, Cache& c,
+               Collective& comm, Matrix<const R> pool) const {
+    const index_t T = tokens.count(), E = config_.experts, K = top_k();
+    require(x.rows == T && x.cols == config_.width, "moe: x is ", x.rows, " x ", x.cols, ", expected ", T, " x ",
+            config_.width);
+    require(tokens.valid != nullptr, "moe: give the validity mask of the tokens; padding must not be routed");
+    require(Traits::level != Level::task || tokens.task != nullptr,
+            "moe: task routing needs the task of every sentence");
+    require(!config_.external_pool || !scored || pool.rows == (pooled ? tokens.sentences : T),
+            "moe: a decoder's sentence router needs the mean that it scores, of every ", pooled ? "sentence" : "token");
+    auto& arena = ctx.arena;
+    route(ctx, w, tokens, x, c, pool);
+    c.slot = arena.template take<std::int32_t>(K * T);
+    c.source = arena.template take<std::int32_t>(K * T);
+    c.expert = arena.template take<std::int32_t>(K * T);
+    c.offsets = arena.template take<std::int32_t>(E + 1);
+    c.combine = arena.template take<R>(T * K);
+    c.used = arena.template matrix<std::int32_t>(config_.tasks, E);
+    c.sums = arena.template take<R>(2 * E + 3);
+    c.scope = config_.balance_scope == LossScope::sequence ? std::max<index_t>(tokens.length, 1)
+              : config_.balance_scope == LossScope::group  ? group_of(tokens)
+                                                           : 0;
+    c.coefficient = arena.template take<R>(E * scopes(c, T));
+    c.balance = arena.template take<R>(1);
+    c.rows = most_rows(tokens, ctx.training);
+
+    dispatch(ctx, tokens, c);
+    combine_weights(ctx, tokens, c);
+    mask_outputs(ctx, T * K, c.combine);
+    losses(ctx, tokens, c, comm);
+    if constexpr (Traits::thresholds) threshold_loss(ctx, w, c, comm);
+  }
+
+  /// The experts that these tokens will be sent to, c.chosen (c.units, K), known before their states are: of a router
+  /// whose gate scores tasks or nothing.
+  void foresee(Context& ctx, const Params<const S>& w, const Tokens& tokens, Cache& c) const {
+    static_assert(!scored, "moe: a gate that scores states knows no choice before it has seen them");
+    route(ctx, w, tokens, {}, c, {});
+  }
+
+  /// dweight (T, K) is the gradient of the combine weights, 0 for what was dropped; it is consumed. dw +=, dx +=,
+  /// dpool += (if given).
+  void backward(Context& ctx, const Params<const S>& w, const Params<A>& dw, const Tokens& tokens, Matrix<const S> x,
+                R* dweight, Matrix<S> dx, const Cache& c, double loss_scale, Matrix<R> dpool) const {
+    if constexpr (Traits::learned) {
+      auto& arena = ctx.arena;
+      const index_t T = tokens.count(), E = config_.experts, K = top_k();
+      mask_outputs(ctx, T * K, dweight);
+      const Matrix<R> dscores = arena.template matrix<R>(c.units, columns().count());
+      R* dunit = dweight;
+      if constexpr (Traits::level != Level::token) {
+        dunit = arena.template take<R>(c.units * K);
+        B::for_each_index(ctx, c.units * K, UnitWeightGradient<R>{units_of(tokens), tokens, K, dweight, dunit});
+      }
+      if constexpr (importance)
+        B::for_each_index(ctx, c.units * K,
+                          AddImportanceGradient<R>{c.importance_slope, R(config_.importance_coefficient * loss_scale),
+                                                   c.chosen, c.weight, K, dunit});
+      const R z = R(config_.z_coefficient * loss_scale);
+      if constexpr (Traits::two_level) {
+        B::for_each_row(ctx, c.units,
+                        TwoLevelBackwardRow<Router, R>{columns(), c.scores, c.chosen, c.weight, dunit, z, c.lse,
+                                                       c.sums + 2 * E + 2, dscores},
+                        dscores.cols * 4);
+      } else {
+        constexpr bool balanced = Traits::balance != Balance::none && !importance;
+        const R balance = R(config_.balance_coefficient * loss_scale);
+        B::for_each_row(ctx, c.units,
+                        GateBackwardRow<Router, R>{c.scores, c.chosen, c.weight, c.slot, T, K, dunit,
+                                                   balanced ? c.coefficient : nullptr, balance, z, c.lse,
+                                                   c.sums + 2 * E + 2, dscores, weight_scale(), c.disagreement,
+                                                   R(config_.threshold_coefficient * loss_scale), c.scope},
+                        E * 8);
+      }
+      if constexpr (Traits::noisy)
+        if (ctx.training) noise_backward(ctx, w, dw, tokens, x, dx, c, dscores, loss_scale, dpool);
+      if constexpr (Traits::thresholds)
+        if (!c.disagreement.empty())
+          add_column_sums<B>(ctx, c.units, E,
+                             ThresholdGradientTerm<R>{c.disagreement, R(config_.threshold_coefficient * loss_scale),
+                                                      c.sums + 2 * E + 2},
+                             dw.threshold.data);
+      gate_backward(ctx, w, dw, tokens, x, dx, c, dscores, dpool);
+    }
+  }
+
+  RoutingStatistics statistics(Context& ctx, const Cache& c) const {
+    const index_t E = config_.experts;
+    RoutingStatistics s;
+    std::vector<R> sums(static_cast<std::size_t>(2 * E + 3));
+    std::vector<std::int32_t> offsets(static_cast<std::size_t>(E + 1));
+    R balance = 0;
+    s.tasks = config_.tasks;
+    s.experts = E;
+    s.usage.resize(static_cast<std::size_t>(config_.tasks * E));
+    B::copy_to_host(ctx, s.usage.data(), c.used.data, config_.tasks * E);
+    B::copy_to_host(ctx, sums.data(), c.sums, 2 * E + 3);
+    B::copy_to_host(ctx, offsets.data(), c.offsets, E + 1);
+    B::copy_to_host(ctx, &balance, c.balance, 1);
+    s.tokens = static_cast<double>(sums[static_cast<std::size_t>(2 * E + 2)]);
+    s.balance = static_cast<double>(balance);
+    if (s.tokens > 0) {
+      s.z = static_cast<double>(sums[static_cast<std::size_t>(2 * E)]) / s.tokens;
+      s.entropy = static_cast<double>(sums[static_cast<std::size_t>(2 * E + 1)]) / s.tokens;
+    }
+    if constexpr (importance) {
+      R loss[2] = {};
+      B::copy_to_host(ctx, loss, c.importance_loss, 2);
+      s.importance = static_cast<double>(loss[0]);
+      s.expected_load = static_cast<double>(loss[1]);
+    }
+    if constexpr (Traits::thresholds) {
+      std::vector<R> loss(static_cast<std::size_t>(E));
+      B::copy_to_host(ctx, loss.data(), c.threshold_loss, E);
+      for (const R l : loss) s.threshold += s.tokens > 0 ? static_cast<double>(l) / s.tokens : 0;
+    }
+    s.load.assign(static_cast<std::size_t>(E), 0);
+    for (index_t t = 0; t < config_.tasks; ++t)
+      for (index_t e = 0; e < E; ++e)
+        s.load[static_cast<std::size_t>(e)] += s.usage[static_cast<std::size_t>(t * E + e)];
+    for (const auto n : s.load) s.choices += static_cast<double>(n);
+    s.dropped = s.choices - static_cast<double>(offsets.back());
+    return s;
+  }
+  double weighted_loss(const RoutingStatistics& s) const {
+    if constexpr (importance)
+      return config_.importance_coefficient * s.importance + config_.load_coefficient * s.expected_load +
+             config_.z_coefficient * s.z;
+    return (Traits::balance != Balance::none ? config_.balance_coefficient * s.balance : 0) +
+           config_.z_coefficient * s.z + config_.threshold_coefficient * s.threshold;
+  }
+
+ private:
+  /// Scores and choices.
+  void route(Context& ctx, const Params<const S>& w, const Tokens& tokens, Matrix<const S> x, Cache& c,
+             Matrix<const R> pool) const {
+    auto& arena = ctx.arena;
+    c.units = pooled ? tokens.sentences : Traits::level == Level::task ? config_.tasks : tokens.count();
+    c.weight = arena.template take<std::int32_t>(c.units);
+    c.chosen = arena.template take<std::int32_t>(c.units * top_k());
+    c.lse = Traits::learned ? arena.template take<R>(c.units) : nullptr;
+    c.entropy = Traits::learned ? arena.template take<R>(c.units) : nullptr;
+    B::for_each_index(ctx, c.units, UnitWeights{units_of(tokens), tokens, c.weight});
+    score(ctx, w, tokens, x, c, pool);
+    choose(ctx, w, tokens, c);
+  }
+  static Units units_of(const Tokens& tokens) { return {Traits::level, tokens.length, tokens.task}; }
+  Choices choices(const Tokens& tokens, const Cache& c) const {
+    return {units_of(tokens), c.chosen, tokens.valid, top_k()};
+  }
+  R weight_scale() const {
+    if constexpr (requires { router_.weight_scale; })
+      return R(router_.weight_scale);
+    else
+      return R(1);
+  }
+  /// Tokens routed together. A router may say that without other orders these are the tokens of one sentence.
+  index_t group_of(const Tokens& tokens) const {
+    const index_t T = std::max<index_t>(tokens.count(), 1);
+    if (config_.group > 0) return std::min(config_.group, T);
+    if constexpr (requires { requires Router::sentence_groups; }) return std::max<index_t>(tokens.length, 1);
+    return T;
+  }
+  index_t most_rows(const Tokens& tokens, bool training) const {
+    const index_t T = tokens.count();
+    if constexpr (requires { router_.most_choices(index_t(1), index_t(1), true); }) {
+      const index_t group = group_of(tokens), groups = (T + group - 1) / group;
+      return std::min(T * top_k(), groups * router_.most_choices(group, config_.experts, training));
+    }
+    return T * top_k();
+  }
+  LoadTerm<Router, R> load_term(const Context& ctx, const Cache& c) const {
+    return {{router_, c.clean, c.raw, c.noisy, ctx.random}, columns(), c.threshold, c.chosen, c.weight};
+  }
+  /// True where the gate reads x itself: same type, no jitter.
+  bool reads_x(const Context& ctx) const {
+    return std::is_same_v<S, R> && !pooled && !config_.external_pool && !(ctx.training && config_.jitter > 0);
+  }
+  RouterInputRow<S, R> router_copy(const Context& ctx, Matrix<const S> x, Matrix<R> y) const {
+    return {x, y, ctx.training ? R(config_.jitter) : R(0), ctx.random};
+  }
+  void score(Context& ctx, const Params<const S>& w, const Tokens& tokens, Matrix<const S> x, Cache& c,
+             Matrix<const R> pool) const {
+    const index_t n = columns().count();
+    if constexpr (Traits::learned) c.scores = ctx.arena.template matrix<R>(c.units, n);
+    if constexpr (Traits::level == Level::task) {
+      B::copy(ctx, c.scores.data, wide_data<R>(w.gate.data), c.units * n);
+    } else if constexpr (scored) {
+      router_input(ctx, tokens, x, c, pool);
+      const bool noise = Traits::noisy && ctx.training;
+      if (noise) c.clean = ctx.arena.template matrix<R>(c.units, n);
+      product(ctx, w.gate, x, c, noise ? c.clean : c.scores);
+      if constexpr (Traits::noisy) add_noise(ctx, w, x, c);
+    }
+  }
+  /// The noisy logits become the scores; outside of training there are none.
+  void add_noise(Context& ctx, const Params<const S>& w, Matrix<const S> x, Cache& c) const {
+    const index_t n = columns().count();
+    c.threshold = {};
+    if (!ctx.training) return;
+    c.raw = ctx.arena.template matrix<R>(c.units, n);
+    c.noisy = ctx.arena.template matrix<R>(c.units, n);
+    c.threshold = ctx.arena.template matrix<std::int32_t>(c.units, 2 * columns().parts());
+    product(ctx, w.noise, x, c, c.raw);
+    B::for_each_row(
+        ctx, c.units,
+        NoisyLogitsRow<Router, R>{{router_, c.clean, c.raw, c.noisy, ctx.random}, columns(), c.scores, c.threshold},
+        n * 32);
+  }
+  /// What the gate reads, where it is not x itself.
+  void router_input(Context& ctx, const Tokens& tokens, Matrix<const S> x, Cache& c, Matrix<const R> pool) const {
+    c.router_input = {};
+    if (reads_x(ctx)) return;
+    c.router_input = ctx.arena.template matrix<R>(c.units, config_.width);
+    if (config_.external_pool) {
+      B::copy(ctx, c.router_input.data, pool.data, pool.size());
+    } else if constexpr (pooled) {
+      B::for_each_row(ctx, c.units, SentenceMeanRow<S, R>{x, tokens, c.router_input}, tokens.length * config_.width);
+    } else {
+      B::for_each_row(ctx, c.units, router_copy(ctx, x, c.router_input), config_.width);
+    }
+  }
+  /// out = (router input) weight
+  void product(Context& ctx, const Tensor<const S>& weight, Matrix<const S> x, const Cache& c, Matrix<R> out) const {
+    const Matrix<const R> gate(wide_data<R>(weight.data), config_.width, out.cols);
+    if constexpr (std::is_same_v<S, R> && !pooled)
+      if (reads_x(ctx)) return B::gemm(ctx, Op::none, Op::none, 1, x, gate, false, out);
+    B::gemm(ctx, Op::none, Op::none, 1, c.router_input.as_const(), gate, false, out);
+  }
+  void choose(Context& ctx, [[maybe_unused]] const Params<const S>& w, const Tokens& tokens, Cache& c) const {
+    const index_t E = config_.experts;
+    if constexpr (Traits::assigns && Traits::score == Score::sigmoid) {
+      c.logits = ctx.arena.template matrix<R>(c.units, E);
+      B::copy(ctx, c.logits.data, c.scores.data, c.scores.size());
+    }
+    B::for_each_row(
+        ctx, c.units,
+        RouteRow<Router, R>{router_, c.scores.empty() ? Matrix<R>(nullptr, c.units, E) : c.scores, units_of(tokens),
+                            tokens, c.weight, ctx.training, ctx.random, c.chosen, c.lse, c.entropy},
+        columns().count() * 16);
+    if constexpr (Traits::assigns) {
+      typename Arena<typename B::Memory>::Scope scope(ctx.arena);
+      const index_t T = tokens.count(), group = group_of(tokens), groups = (T + group - 1) / group;
+      std::int32_t* order = ctx.arena.template take<std::int32_t>(T * E);
+      R* values = ctx.arena.template take<R>(groups * 2 * (group + E));
+      const R* thresholds = nullptr;
+      if constexpr (Traits::thresholds) thresholds = wide_data<R>(w.threshold.data);
+      const Matrix<std::int32_t> chosen(c.chosen, T, top_k());
+      const std::int32_t capacity = config_.capacity(group, ctx.training);
+      B::for_each_row(ctx, groups,
+                      AssignGroupRow<Router, R>{router_, c.scores, c.logits, thresholds, tokens.valid, chosen, group,
+                                                capacity, ctx.training, ctx.random, order, values},
+                      group * E * 64);
+    }
+  }
+  void combine_weights(Context& ctx, const Tokens& tokens, Cache& c) const {
+    const index_t T = tokens.count(), K = top_k();
+    if constexpr (normalised_gates) {
+      c.gates = ctx.arena.template take<R>(c.units * K);
+      B::for_each_index(ctx, c.units, GateWeights<Router, R>{columns(), c.scores, c.chosen, c.weight, c.gates});
+      B::for_each_index(ctx, T * K, KeptGates<R>{c.gates, c.slot, T, K, c.combine});
+    } else {
+      B::for_each_index(ctx, T,
+                        CombineWeights<Router, R>{choices(tokens, c), c.scores, c.slot, T, c.combine, weight_scale()});
+    }
+  }
+  void mask_outputs(Context& ctx, index_t n, R* weight) const {
+    if (config_.output_masking > 0)
+      B::for_each_index(ctx, n, MaskOutputs<R>{R(config_.output_masking), ctx.training, ctx.random, weight});
+  }
+  /// dscores becomes the gradient of the clean logits; that of the noise's product goes to dw.noise and dx.
+  void noise_backward(Context& ctx, const Params<const S>& w, const Params<A>& dw, const Tokens& tokens,
+                      Matrix<const S> x, Matrix<S> dx, const Cache& c, Matrix<R> dscores, double loss_scale,
+                      Matrix<R> dpool) const {
+    const Matrix<R> draw = ctx.arena.template matrix<R>(c.units, dscores.cols);
+    R* load = nullptr;
+    if constexpr (importance) {
+      load = ctx.arena.template take<R>(dscores.cols);
+      B::for_each_index(
+          ctx, dscores.cols,
+          ScaleSlope<R>{c.importance_slope + config_.experts, R(config_.load_coefficient * loss_scale), load});
+    }
+    B::for_each_row(ctx, c.units, NoiseBackwardRow<Router, R>{load_term(ctx, c), load, dscores, draw},
+                    dscores.cols * 64);
+    product_backward(ctx, w.noise, dw.noise, tokens, x, dx, c, draw, dpool);
+  }
+  void gate_backward(Context& ctx, const Params<const S>& w, const Params<A>& dw, const Tokens& tokens,
+                     Matrix<const S> x, Matrix<S> dx, const Cache& c, Matrix<R> dscores, Matrix<R> dpool) const {
+    if constexpr (Traits::level == Level::task) {
+      B::for_each_index(ctx, dscores.size(), AddTo<R, A, R>{dscores.data, dw.gate.data});
+    } else if constexpr (scored) {
+      product_backward(ctx, w.gate, dw.gate, tokens, x, dx, c, dscores, dpool);
+    }
+  }
+  /// d(weight) += (router input)^T d, and d weight^T to what the gate read: dpool, the sentence's tokens, or x.
+  void product_backward(Context& ctx, const Tensor<const S>& weight, const Tensor<A>& dweight, const Tokens& tokens,
+                        Matrix<const S> x, Matrix<S> dx, const Cache& c, Matrix<const R> d, Matrix<R> dpool) const {
+    const Matrix<const R> gate(wide_data<R>(weight.data), config_.width, d.cols);
+    if constexpr (std::is_same_v<S, R> && !pooled) {
+      if (reads_x(ctx)) {
+        B::gemm(ctx, Op::transpose, Op::none, 1, x, d, true, dweight.matrix());
+        B::gemm(ctx, Op::none, Op::transpose, 1, d, gate, true, dx);
+        return;
+      }
+    }
+    B::gemm(ctx, Op::transpose, Op::none, 1, c.router_input.as_const(), d, true, dweight.matrix());
+    const Matrix<R> dinput = ctx.arena.template matrix<R>(c.units, config_.width);
+    B::gemm(ctx, Op::none, Op::transpose, 1, d, gate, false, dinput);
+    if (config_.external_pool) {
+      if (!dpool.empty()) B::for_each_index(ctx, dinput.size(), AddTo<R, R, R>{dinput.data, dpool.data});
+    } else if constexpr (pooled) {
+      B::for_each_row(ctx, tokens.count(), SentenceMeanBackwardRow<S, R>{dinput, tokens, c.weight, dx}, config_.width);
+    } else {
+      B::for_each_row(ctx, c.units, RouterInputBackwardRow<S, R>{router_copy(ctx, x, {}), dinput, dx}, config_.width);
+    }
+  }
+  void dispatch(Context& ctx, const Tokens& tokens, Cache& c) const {
+    const index_t group = group_of(tokens);
+    c.capacity = config_.capacity(group, ctx.training);
+    assign_slots<B, R>(ctx, choices(tokens, c), {tokens.count(), top_k(), group},
+                       {c.capacity, Traits::rejected_consumes_slot, config_.priority}, config_.experts, c.scores,
+                       columns().branches, {c.slot, c.source, c.offsets, c.expert});
+  }
+  void losses(Context& ctx, const Tokens& tokens, Cache& c, Collective& comm) const {
+    const index_t E = config_.experts, K = top_k();
+    const index_t counted = Traits::balance == Balance::first_choice ? 1 : K;
+    B::zero(ctx, c.sums, 2 * E + 3);
+    if constexpr (Traits::balance == Balance::first_choice) {
+      B::for_each_row(ctx, config_.tasks, OneLaneRow<CountUsage>{{choices(tokens, c), tokens, counted, c.used}},
+                      tokens.count());
+      B::for_each_index(ctx, E, ChoiceCounts<R>{c.used, c.sums});
+    }
+    B::for_each_row(ctx, config_.tasks, OneLaneRow<CountUsage>{{choices(tokens, c), tokens, K, c.used}},
+                    tokens.count() * K / config_.tasks);
+    if constexpr (Traits::balance != Balance::first_choice) B::for_each_index(ctx, E, ChoiceCounts<R>{c.used, c.sums});
+    constexpr bool sigmoid = Traits::score == Score::sigmoid;
+    if constexpr (Traits::learned && !importance)
+      add_column_sums<B>(ctx, c.units, E, ProbabilityTerm<R>{c.scores, c.weight, sigmoid ? c.lse : nullptr},
+                         c.sums + E);
+    add_column_sums<B>(ctx, c.units, 3, UnitStatisticsTerm<R>{sigmoid ? nullptr : c.lse, c.entropy, c.weight},
+                       c.sums + 2 * E);
+    if (comm.size() > 1) comm.all_reduce_sum(c.sums, static_cast<std::size_t>(2 * E + 3));
+    if constexpr (importance)
+      importance_losses(ctx, c, comm);
+    else if (c.scope > 0)
+      scoped_loss(ctx, tokens, c, counted, comm);
+    else
+      B::for_each_index(ctx, 1, BalanceLoss<R>{c.sums, E, counted, c.coefficient, c.balance});
+  }
+  static index_t scopes(const Cache& c, index_t tokens) { return c.scope > 0 ? (tokens + c.scope - 1) / c.scope : 1; }
+  void scoped_loss(Context& ctx, const Tokens& tokens, Cache& c, index_t counted, Collective& comm) const {
+    if constexpr (scoped) {
+      typename Arena<typename B::Memory>::Scope scope(ctx.arena);
+      const index_t T = tokens.count(), E = config_.experts, groups = scopes(c, T);
+      R* loss = ctx.arena.template take<R>(groups);
+      const R* sum = Traits::score == Score::sigmoid ? c.lse : nullptr;
+      B::for_each_row(ctx, groups,
+                      GroupBalanceRow<R>{choices(tokens, c), c.scores, sum, c.scope, counted, c.sums + 2 * E + 2,
+                                         Matrix<R>(c.coefficient, groups, E), loss},
+                      c.scope * E * 4);
+      B::zero(ctx, c.balance, 1);
+      add_column_sums<B>(ctx, groups, 1, VectorTerm<R>{loss}, c.balance);
+      if (comm.size() > 1) comm.all_reduce_sum(c.balance, 1);
+    }
+  }
+  /// In evaluation the thresholds are the mask, and there is no loss.
+  void threshold_loss(Context& ctx, const Params<const S>& w, Cache& c, Collective& comm) const {
+    const index_t E = config_.experts;
+    c.threshold_loss = ctx.arena.template take<R>(E);
+    c.disagreement = {};
+    B::zero(ctx, c.threshold_loss, E);
+    if (!ctx.training) return;
+    const R* thresholds = wide_data<R>(w.threshold.data);
+    c.disagreement = ctx.arena.template matrix<R>(c.units, E);
+    B::for_each_index(ctx, c.units * E,
+                      ThresholdDisagreement<R>{c.scores, thresholds, c.chosen, c.weight, c.disagreement});
+    add_column_sums<B>(ctx, c.units, E, ThresholdTerm<R>{c.scores, c.disagreement, thresholds}, c.threshold_loss);
+    if (comm.size() > 1) comm.all_reduce_sum(c.threshold_loss, static_cast<std::size_t>(E));
+  }
+  void importance_losses(Context& ctx, Cache& c, Collective& comm) const {
+    const index_t E = config_.experts, n = columns().count();
+    c.importance_sums = ctx.arena.template take<R>(E + n);
+    c.importance_slope = ctx.arena.template take<R>(E + n);
+    c.expected = ctx.arena.template take<R>(E);
+    c.importance_loss = ctx.arena.template take<R>(2);
+    B::zero(ctx, c.importance_sums, E + n);
+    B::zero(ctx, c.balance, 1);
+    add_column_sums<B>(ctx, c.units, E, ImportanceTerm<R>{c.gates, c.chosen, c.weight, top_k()}, c.importance_sums);
+    add_column_sums<B>(ctx, c.units, n, load_term(ctx, c), c.importance_sums + E);
+    if (comm.size() > 1) comm.all_reduce_sum(c.importance_sums, static_cast<std::size_t>(E + n));
+    B::for_each_index(
+        ctx, 1,
+        ImportanceLoss<Router, R>{columns(), c.importance_sums, c.importance_sums + E, c.sums, c.importance_slope,
+                                  c.importance_slope + E, c.expected, c.importance_loss});
+  }
+
+  MoeConfig config_;
+  Router router_{};
+};
+
+}  // namespace sparsemoe::inline SPARSEMOE_ABI

@@ -1,0 +1,21 @@
+// Expert choice looks at the whole sentence: an encoder takes it, a decoder does not.
+// expect: decoder: use a causal-safe router; this one looks at later tokens and cannot be decoded step by step
+#include "sparsemoe/backend/cpu.hpp"
+#include "sparsemoe/model/decoder.hpp"
+#include "sparsemoe/model/encoder.hpp"
+#include "sparsemoe/routers/expert_choice.hpp"
+
+using namespace sparsemoe;
+
+struct Spec : SpecDefaults {
+  using Router = ExpertChoice;
+  using Precision = Fp32;
+  using Backend = Cpu;
+  using Collective = Solo;
+};
+#ifdef SHOULD_FAIL
+using Stack = Decoder<Spec>;
+#else
+using Stack = Encoder<Spec>;
+#endif
+std::size_t size() { return sizeof(Stack); }
