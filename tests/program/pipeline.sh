@@ -88,6 +88,15 @@ check "evaluate --json: is JSON" is_json out
 for key in bleu chrf copy_bleu copy_chrf segments signature xx2en en2xx all; do
   check "evaluate --json: $key" grep -q "\"$key\"" out
 done
+mv out plain.json
+ok "evaluate --mapped-experts" "$program" evaluate --model run --corpus corpus --threads 1 --split test --json --mapped-experts
+same "evaluate --mapped-experts: the scores of experts in memory" out plain.json
+chrf() { awk '$1 == "all" { print $4 }'; }  # of the mean row
+ok "evaluate, dev" "$program" evaluate --model run --corpus corpus --threads 1
+full=$(chrf <out)
+ok "evaluate --int8-experts" "$program" evaluate --model run --corpus corpus --threads 1 --int8-experts
+check "evaluate --int8-experts: what that saves" grep -q '^--int8-experts: ' err
+check "evaluate --int8-experts: chrF moves by less than two points" awk -v a="$full" -v b="$(chrf <out)" 'BEGIN { exit !(a != "" && b != "" && a - b < 2 && b - a < 2) }'
 ok "evaluate: one language and direction" "$program" evaluate --model run/step-30 --corpus corpus --threads 1 --languages fi --directions xx2en --rows 3
 equal "evaluate: one language and direction" "$(grep -cE '^(..)-(..) ' out)$(grep -oE '^fi-en +3 ' out | tr -s ' ')" "1fi-en 3 "
 

@@ -336,9 +336,12 @@ struct InPlace {
   void fetch(index_t p) const {
     if constexpr (ahead > 0) {
       constexpr index_t element = sizeof(*b.data), line = 64;
-      const auto* row = reinterpret_cast<const std::byte*>(b.data) + (p + ahead) * Form::step * b.stride * element;
-      for (int r = 0; r < Form::step; ++r, row += b.stride * element)
-        for (index_t x = 0; x < width * element; x += line) __builtin_prefetch(row + x, 0, 2);
+      // An address and no pointer: after the last steps it lies beyond the matrix, where a hint does no harm.
+      auto row = reinterpret_cast<std::uintptr_t>(b.data) +
+                 static_cast<std::uintptr_t>((p + ahead) * Form::step * b.stride * element);
+      for (int r = 0; r < Form::step; ++r, row += static_cast<std::uintptr_t>(b.stride * element))
+        for (index_t x = 0; x < width * element; x += line)
+          __builtin_prefetch(reinterpret_cast<const void*>(row + static_cast<std::uintptr_t>(x)), 0, 2);
     }
   }
 };
