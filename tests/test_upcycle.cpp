@@ -85,6 +85,25 @@ TEST_CASE("what does not fit is refused by name") {
   CHECK_THROWS_WITH_AS(upcycle(list, std::vector<double>(static_cast<std::size_t>(n)), to_list, values),
                        doctest::Contains("head of the dense model has no place"), Error);
 }
+TEST_CASE("a gate with a bias: of every router that scores states, with its gradient") {
+  const detail::RouterBench<TopK<2>, Cpu> bench({}, {});
+  MoeConfig config = bench.config();
+  config.gate_bias = true;
+  const LayerReport report = bench.gradient(config, bench.batch(4, 6, true));
+  INFO(report.text());
+  CHECK(report.passed());
+  // The bias alone decides where the gate's product is 0.
+  auto params = MoE<detail::RouterBench<TopK<2>, Cpu>::Spec>(config).params<const double>();
+  std::vector<double> weights = bench.weights(config);
+  for (const ParamInfo& p : list_params(params)) {
+    if (p.name.rfind("router.", 0) == 0) std::fill_n(weights.begin() + p.offset, p.shape.size(), 0.0);
+    if (p.name == "router.bias")
+      weights[static_cast<std::size_t>(p.offset + 3)] = 2, weights[static_cast<std::size_t>(p.offset + 1)] = 1;
+  }
+  const auto run = bench.run(config, bench.batch(2, 3, false), {.weights = &weights});
+  for (std::size_t i = 0; i < run.chosen.size(); ++i) CHECK(run.chosen[i] == (i % 2 == 0 ? 3 : 1));
+  CHECK(run.combine[0] == doctest::Approx(1 / (1 + std::exp(-1.0))).epsilon(1e-14));
+}
 TEST_CASE("expert outputs: left out at random in training, scaled in evaluation, with their gradients") {
   const detail::RouterBench<TopK<2>, Cpu> bench({}, {});
   const auto batch = bench.batch(20, 25, false);

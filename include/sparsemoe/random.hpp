@@ -13,7 +13,19 @@
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
 /// What a number is drawn for. Two purposes never share a stream.
-enum class Purpose : std::uint32_t { init, dropout, jitter, second_expert, gate_noise, expert_dropout, sampling, test, slot, output_mask };
+enum class Purpose : std::uint32_t {
+  init,
+  dropout,
+  jitter,
+  second_expert,
+  gate_noise,
+  expert_dropout,
+  sampling,
+  test,
+  slot,
+  output_mask,
+  hash
+};
 
 /// Four 32-bit draws.
 struct Draw4 {

@@ -151,7 +151,10 @@ void nllb_router_of(Run<P>& run, Router router) {
   using Layer = Sparse<P, Router, Relu>;
   Layer::set_capacity(config, capacity, n);
   if (c.params().at("bpr")) config.priority = Priority::batch;
-  Layer layer(run, config, router, {{"router.weight", 0, "w/classifier.weight", true}});
+  std::vector<Link> links = {{"router.weight", 0, "w/classifier.weight", true}};
+  config.gate_bias = c.params().at("bias");
+  if (config.gate_bias) links.push_back({"router.bias", -1, "w/classifier.bias", false});
+  Layer layer(run, config, router, links);
   Mask mask(n);
   if (c.has("in/padding_mask") && !c.params().at("ignore_pad"))
     for (index_t t = 0; t < n; ++t)
@@ -179,7 +182,6 @@ void nllb_router_of(Run<P>& run, Router router) {
 template <class P>
 void nllb_router_case(Run<P>& run) {
   const json& p = run.c.params();
-  if (p.at("bias")) throw Skip{"a gate with a bias"};
   const bool before = p.at("norm_before"), random = p.at("policy") == "random";
   if (random && before) throw Skip{"raw weight of the second expert after normalising before the drop"};
   if (p.at("policy") == "sampling")

@@ -143,6 +143,14 @@ struct PrefixMeanBackwardRow {
   }
 };
 
+/// Row u of the logits += bias.
+template <class R>
+struct AddGateBias {
+  const R* bias;  // (columns)
+  Matrix<R> logits;
+  SPARSEMOE_HD void operator()(index_t i) const { logits.data[i] += bias[i % logits.cols]; }
+};
+
 /// n logits become probabilities in place; lse and entropy are returned to every lane.
 template <class R>
 struct SoftmaxSums {

@@ -23,6 +23,7 @@ enum class CapacityRounding { floor, round, ceil };
 struct MoeConfig {
   index_t experts = 8, width = 0, hidden = 0;
   index_t tasks = 1;
+  bool gate_bias = false;           // of the gate's logits: learned, as in some NLLB and Switch checkpoints
   bool bias = false;                // of the experts
   double capacity_factor = 0;       // training: slots = factor * top_k-free share S / E; 0: dropless
   double eval_capacity_factor = 0;  // evaluation is dropless unless asked otherwise

@@ -55,6 +55,7 @@ class Routing {
     require((Traits::level == Level::token && !Traits::two_level) || config.priority == Priority::position ||
                 config.priority == Priority::random,
             "moe: slots by score are for routers that score tokens on one level; use position or random");
+    require(scored || !config.gate_bias, "moe: this router's gate has no product, and so no bias");
     require(config.balance_scope == LossScope::global || scoped,
             "moe: the balance loss of groups or sequences is for routers that score tokens and have a balance loss");
     if constexpr (Traits::two_level) {
@@ -70,11 +71,13 @@ class Routing {
   struct Params {
     Tensor<T> gate;  // (D, E) token and sentence level; (tasks, E) logits at task level; kept in the router's precision
     Tensor<T> noise;      // (D, E) of a router with learned noise
+    Tensor<T> bias;       // (1, E) with MoeConfig::gate_bias
     Tensor<T> threshold;  // (1, E) of a router with learned thresholds
     Init init;
     template <class F>
     void visit(const std::string& prefix, F&& f) {
       if (gate.rank != 0) f(prefix + "router.weight", gate, init);
+      if (bias.rank != 0) f(prefix + "router.bias", bias, Init::zero().in_router_precision());
       if (noise.rank != 0) f(prefix + "router.noise", noise, Init::zero().in_router_precision());
       if (threshold.rank != 0) f(prefix + "router.threshold", threshold, Init::zero().in_router_precision());
     }
@@ -85,6 +88,7 @@ class Routing {
       p.gate = matrix_of<T>(config_.width, columns().count());
       // Noisy routers start from zero: routing is pure noise at first, hence balanced (Shazeer 2017, appendix A).
       p.init = (Traits::noisy ? Init::zero() : Init::normal(config_.gate_deviation)).in_router_precision();
+      if (config_.gate_bias) p.bias = matrix_of<T>(1, columns().count());
       if constexpr (Traits::noisy) p.noise = matrix_of<T>(config_.width, columns().count());
       if constexpr (Traits::thresholds) p.threshold = matrix_of<T>(1, config_.experts);
     } else if constexpr (Traits::level == Level::task) {
@@ -316,7 +320,9 @@ class Routing {
       router_input(ctx, tokens, x, c, pool);
       const bool noise = Traits::noisy && ctx.training;
       if (noise) c.clean = ctx.arena.template matrix<R>(c.units, n);
-      product(ctx, w.gate, x, c, noise ? c.clean : c.scores);
+      const Matrix<R> logits = noise ? c.clean : c.scores;
+      product(ctx, w.gate, x, c, logits);
+      if (config_.gate_bias) B::for_each_index(ctx, logits.size(), AddGateBias<R>{wide_data<R>(w.bias.data), logits});
       if constexpr (Traits::noisy) add_noise(ctx, w, x, c);
     }
   }
@@ -416,6 +422,7 @@ class Routing {
     if constexpr (Traits::level == Level::task) {
       B::for_each_index(ctx, dscores.size(), AddTo<R, A, R>{dscores.data, dw.gate.data});
     } else if constexpr (scored) {
+      if (config_.gate_bias) add_column_sums<B>(ctx, c.units, dscores.cols, ElementTerm<R, A>{dscores}, dw.bias.data);
       product_backward(ctx, w.gate, dw.gate, tokens, x, dx, c, dscores, dpool);
     }
   }

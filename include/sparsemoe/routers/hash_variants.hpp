@@ -14,7 +14,7 @@
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
 /// A well-mixed 32-bit function of `key`, the same everywhere (Philox under a fixed seed): a hash needs no table then.
-SPARSEMOE_HD inline std::uint32_t mixed(std::uint64_t key) { return Random{42}.draw4(Purpose::slot, key).v[0]; }
+SPARSEMOE_HD inline std::uint32_t mixed(std::uint64_t key) { return Random{42}.draw4(Purpose::hash, key).v[0]; }
 /// Bits to [0, experts), without the bias of a remainder.
 SPARSEMOE_HD inline std::int32_t bucket_of(std::uint32_t bits, index_t experts) {
   return static_cast<std::int32_t>(static_cast<std::uint64_t>(bits) * static_cast<std::uint64_t>(experts) >> 32);
