@@ -36,6 +36,12 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_L
 endif()
 if(SPARSEMOE_NATIVE)
   target_compile_options(sparsemoe_program_options INTERFACE "$<$<AND:${cxx},$<CONFIG:Release>>:-march=native>")
+  # g++ 12 with AVX-512 makes {8, 8, 0, 0} of 64-bit numbers {8, 8, 8, 8}: it takes a wide constant whose upper words are
+  # zero for one repeated word. Moves of at most 16 bytes avoid it.
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13
+     AND CMAKE_CXX_COMPILER_VERSION VERSION_GREATER_EQUAL 12 AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    target_compile_options(sparsemoe_program_options INTERFACE "$<${cxx}:-mmove-max=128;-mstore-max=128>")
+  endif()
 endif()
 if(SPARSEMOE_SANITIZE)
   target_compile_options(sparsemoe_program_options INTERFACE -fsanitize=${SPARSEMOE_SANITIZE} -fno-omit-frame-pointer
