@@ -61,7 +61,8 @@ inline JsonExtent json_extent(std::string_view text) {
 }
 
 /// Refuses nesting beyond `kMaxDepth` (recursive code would overflow the stack) and duplicate keys (last one wins
-/// elsewhere, silently), and objects of more than `kMaxKeys` keys (Json finds a key by comparing it with all before it).
+/// elsewhere, silently), and objects of more than `kMaxKeys` keys (Json finds a key by comparing it with all before
+/// it).
 class JsonGuard {
  public:
   using json = nlohmann::json;
@@ -115,15 +116,15 @@ inline void check_json_bytes(std::string_view text, const std::filesystem::path&
   if (text.find('\0') != std::string_view::npos) fail_file(where, "contains a NUL byte");
 }
 
-/// Parses `text`; `where` (a path, or path and line) opens the FileError. Takes at most kSpareMemory besides the text;
+/// Parses `text`; `where` (a path, or path and line) opens the FileError. Takes at most `spare` bytes besides the text;
 /// a larger document is refused, well-formed or not.
-inline Json parse_json(std::string_view text, const std::filesystem::path& where) {
+inline Json parse_json(std::string_view text, const std::filesystem::path& where, std::uint64_t spare = kSpareMemory) {
   check_json_bytes(text, where);
   const detail::JsonExtent extent = detail::json_extent(text);
-  constexpr std::uint64_t limit = kSpareMemory - (std::uint64_t{64} << 10);  // the rest is for messages and small change
-  if (extent.memory() > limit)
+  constexpr std::uint64_t small_change = std::uint64_t{64} << 10;  // messages and the like
+  if (extent.memory() + small_change > spare)
     fail_file(where, "is too large a document: up to ", extent.values, " values and ", extent.longest,
-              " bytes in one piece; they must fit into 16 MiB of memory");
+              " bytes in one piece; they must fit into ", spare >> 20, " MiB of memory");
   {
     detail::JsonGuard guard;
     if (!nlohmann::json::sax_parse(text.begin(), text.end(), &guard)) fail_file(where, guard.problem);

@@ -250,7 +250,8 @@ inline SafetensorsHeader parse_safetensors_header(std::string_view text, std::ui
 }
 
 /// Bytes of the header's text, from the first `length` bytes (at most 8) of a file of `file_bytes` bytes. Throws
-/// FileError if such a file cannot have such a header, or if parsing it could take more than file_bytes + `spare` bytes.
+/// FileError if such a file cannot have such a header, or if parsing it could take more than file_bytes + `spare`
+/// bytes.
 inline std::uint64_t safetensors_header_bytes(std::string_view length, std::uint64_t file_bytes,
                                               const std::filesystem::path& path, std::uint64_t spare = kSpareMemory) {
   constexpr std::uint64_t limit = 100'000'000;  // that of the reference implementation

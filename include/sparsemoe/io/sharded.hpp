@@ -1,6 +1,6 @@
-// sharded.hpp -- a model in several safetensors files, described by model.safetensors.index.json, as one set of tensors.
-// Main idea: the index says which shard holds which tensor; nothing is believed before every shard is open and both
-// sides agree exactly. Read next: safetensors.hpp.
+// sharded.hpp -- a model in several safetensors files, described by model.safetensors.index.json, as one set of
+// tensors. Main idea: the index says which shard holds which tensor; nothing is believed before every shard is open and
+// both sides agree exactly. Read next: safetensors.hpp.
 #pragma once
 
 #include <algorithm>
@@ -122,9 +122,7 @@ class ShardIndexSax {
         join("unexpected ", what, place_ == Place::outside ? std::string(" as index") : " at key " + shown(key_)));
   }
   /// Other writers put more than total_size into the metadata; only that one matters here.
-  bool scalar(std::string_view what) {
-    return (place_ == Place::metadata && key_ != "total_size") || wrong(what);
-  }
+  bool scalar(std::string_view what) { return (place_ == Place::metadata && key_ != "total_size") || wrong(what); }
   bool take(std::uint64_t bytes) {
     index.memory += bytes;
     return index.memory <= spare_ || stop("names too many tensors: they must fit into 16 MiB of memory");
@@ -144,7 +142,8 @@ class ShardIndexSax {
 inline ShardIndex parse_shard_index(std::string_view text, const std::filesystem::path& path) {
   check_json_bytes(text, path);
   const detail::JsonExtent extent = detail::json_extent(text);
-  constexpr std::uint64_t limit = kSpareMemory - (std::uint64_t{64} << 10);  // the rest is for messages and small change
+  constexpr std::uint64_t limit =
+      kSpareMemory - (std::uint64_t{64} << 10);  // the rest is for messages and small change
   if (extent.token_memory() + extent.members * sizeof(ShardIndex::Entry) > limit)
     fail_file(path, "is too large an index: up to ", extent.members, " tensors and ", extent.longest,
               " bytes in one piece; they must fit into 16 MiB of memory");
@@ -221,8 +220,7 @@ class ShardedReader {
   /// Returns how much of `spare` the shard took.
   std::uint64_t open(const std::filesystem::path& shard, Access access, std::uint64_t spare) {
     std::error_code ignored;
-    if (!std::filesystem::exists(shard, ignored))
-      fail_file(shard, "missing, but named by ", path_.filename().string());
+    if (!std::filesystem::exists(shard, ignored)) fail_file(shard, "missing, but named by ", path_.filename().string());
     const SafetensorsReader& reader = shards_.emplace_back(shard, access, spare);
     const std::uint64_t most = kHeaderExpansion * reader.data_offset();
     return std::min(spare, most - std::min(most, reader.file_bytes()));
