@@ -43,6 +43,18 @@ template <class... Parts>
   throw FileError(path, join(parts...));
 }
 
+namespace detail {
+/// Text that came from a file, safe to put into a sentence: short, printable ASCII.
+inline std::string shown(std::string_view text) {
+  std::string out = "\"";
+  for (const char c : text.substr(0, 60)) out += c >= 32 && c < 127 ? c : '?';
+  return out + (text.size() > 60 ? "...\"" : "\"");
+}
+}  // namespace detail
+
+/// What a reader of an untrusted file may allocate beyond the file's own size, in bytes.
+inline constexpr std::uint64_t kSpareMemory = std::uint64_t{16} << 20;
+
 /// Throws FileError "path: cannot <verb>: <errno text>". `code` is an errno value.
 [[noreturn]] inline void fail_errno(const std::filesystem::path& path, std::string_view verb, int code) {
   fail_file(path, "cannot ", verb, ": ", std::generic_category().message(code));
@@ -51,7 +63,10 @@ template <class... Parts>
 /// An owned POSIX file descriptor. Every failing call throws FileError; interrupted and short calls are resumed.
 class File {
  public:
-  static File open_read(const std::filesystem::path& path) { return File(path, O_RDONLY, "open for reading"); }
+  /// Does not wait for the writer of a named pipe: size() then says what is wrong.
+  static File open_read(const std::filesystem::path& path) {
+    return File(path, O_RDONLY | O_NONBLOCK, "open for reading");
+  }
   /// Fails if `path` exists.
   static File create(const std::filesystem::path& path) { return File(path, O_WRONLY | O_CREAT | O_EXCL, "create"); }
   static File open_append(const std::filesystem::path& path) {

@@ -77,8 +77,12 @@ Json to_json(const T& config);
 
 namespace detail {
 
-/// A JSON value in a sentence, cut to 60 bytes.
+/// A JSON value in a sentence, cut to 60 bytes; of a long one only what it is.
 inline std::string shown_json(const Json& value) {
+  if (value.is_structured() && !value.empty())
+    return join(value.is_array() ? "an array of " : "an object of ", value.size());
+  if (value.is_string() && value.get_ref<const std::string&>().size() > 60)
+    return shown(value.get_ref<const std::string&>());
   std::string text = value.dump(-1, ' ', true, Json::error_handler_t::replace);  // ASCII: safe to cut anywhere
   return text.size() > 60 ? text.substr(0, 60) + "..." : text;
 }
@@ -129,7 +133,7 @@ void object_from_json(T& config, const Json& object, const std::string& prefix, 
   for (const auto& [key, unused] : object.items()) {
     if (std::find(known.begin(), known.end(), key) != known.end()) continue;
     const std::string near = closest_name(key, known);
-    fail_file(path, "unknown key \"", prefix.empty() ? "" : prefix + ".", key.substr(0, 100), "\"",
+    fail_file(path, "unknown key ", shown(prefix.empty() ? key : prefix + "." + key),
               near.empty() ? "" : "; did you mean \"" + near + "\"?");
   }
   config.visit([&](const char* name, auto& field, const char*) {
@@ -170,6 +174,8 @@ void field_from_json(T& field, const Json& value, const std::string& key, const 
     field = value.get<T>();
   } else if constexpr (std::is_floating_point_v<T>) {
     expect(value.is_number(), "a number");
+    expect(std::abs(value.get<double>()) <= static_cast<double>(std::numeric_limits<T>::max()),
+           join("at most ", std::numeric_limits<T>::max()));
     field = value.get<T>();
   } else {
     expect(value.is_string(), "a string");

@@ -39,7 +39,7 @@ LogEnd read_log(const std::filesystem::path& path, Visit&& visit) {
     for (std::size_t eol; (eol = pending.find('\n', std::max(begin, kept))) != std::string::npos; begin = eol + 1) {
       const std::string_view line = std::string_view(pending).substr(begin, eol - begin);
       try {
-        const Json record = parse_json(line, path);
+        const Json record = parse_json(line, path, 4 * kSpareMemory);  // a record may hold long texts
         if (!record.is_object()) fail_file(path, "a line is not an object");
         visit(record, end.offset);
       } catch (const FileError&) {

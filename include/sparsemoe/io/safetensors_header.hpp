@@ -84,13 +84,6 @@ inline std::optional<std::uint64_t> tensor_bytes(DType dtype, const std::vector<
   return bytes;
 }
 
-/// Text that came from a file, safe to put into a sentence: short, printable ASCII.
-inline std::string shown(std::string_view text) {
-  std::string out = "\"";
-  for (const char c : text.substr(0, 60)) out += c >= 32 && c < 127 ? c : '?';
-  return out + (text.size() > 60 ? "...\"" : "\"");
-}
-
 /// Receives the header's JSON events. Grammar: { "__metadata__": {string: string}, name: {dtype, shape, data_offsets}
 /// }. `problem` is set by the first event that does not fit; the parser then stops.
 class SafetensorsSax {
@@ -210,6 +203,9 @@ class SafetensorsSax {
 
 }  // namespace detail
 
+/// Parsing a header takes at most this many times its JSON text in memory, the text included.
+inline constexpr std::uint64_t kHeaderExpansion = 16;
+
 /// What a header says, checked: names are unique, ranges tile [0, data_bytes) in offset order, sizes match shapes.
 struct SafetensorsHeader {
   std::vector<TensorInfo> tensors;  // sorted by name
@@ -251,6 +247,28 @@ inline SafetensorsHeader parse_safetensors_header(std::string_view text, std::ui
       std::adjacent_find(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) { return a.name == b.name; });
   if (twin != tensors.end()) fail_file(path, "duplicate tensor name ", shown(twin->name));
   return {std::move(tensors), std::move(sax.metadata)};
+}
+
+/// Bytes of the header's text, from the first `length` bytes (at most 8) of a file of `file_bytes` bytes. Throws
+/// FileError if such a file cannot have such a header, or if parsing it could take more than file_bytes + `spare`
+/// bytes.
+inline std::uint64_t safetensors_header_bytes(std::string_view length, std::uint64_t file_bytes,
+                                              const std::filesystem::path& path, std::uint64_t spare = kSpareMemory) {
+  constexpr std::uint64_t limit = 100'000'000;  // that of the reference implementation
+  if (file_bytes < 8) fail_file(path, "truncated: ", file_bytes, " bytes, a safetensors file has at least 8");
+  std::uint64_t bytes = 0;
+  for (std::size_t i = 8; i-- > 0;) bytes = bytes << 8 | static_cast<unsigned char>(length[i]);
+  if (bytes > limit) fail_file(path, "header of ", bytes, " bytes, limit is ", limit);
+  if (bytes > file_bytes - 8) fail_file(path, "truncated: header of ", bytes, " bytes in a file of ", file_bytes);
+  if (bytes > (file_bytes + spare) / kHeaderExpansion)
+    fail_file(path, "header of ", bytes, " bytes is out of proportion to a file of ", file_bytes);
+  return bytes;
+}
+
+/// A whole file in memory: its header, checked against its size. Throws FileError naming `path`.
+inline SafetensorsHeader parse_safetensors(std::string_view file, const std::filesystem::path& path) {
+  const std::uint64_t bytes = safetensors_header_bytes(file, file.size(), path);
+  return parse_safetensors_header(file.substr(8, static_cast<std::size_t>(bytes)), file.size() - 8 - bytes, path);
 }
 
 /// The header's JSON text for tensors in file order, padded with spaces so that 8 + its size is a multiple of 64.

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# tests/fuzz/run.sh [RUNS] [TARGET...] -- builds the libFuzzer targets with AddressSanitizer and
+# UndefinedBehaviorSanitizer, then runs each on its committed corpus and RUNS inputs (default 3000) made from it.
+# New inputs are not kept; a failing one is left in build/fuzz. Status 77: there is no clang++-16.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+runs=${1:-3000}
+shift || true
+targets=("$@")
+[ ${#targets[@]} -gt 0 ] || targets=(safetensors index json)
+command -v clang++-16 >/dev/null || { echo "skipped: no clang++-16 (tests/install_packages.sh --full)"; exit 77; }
+build=$root/build/fuzz
+mkdir -p "$build"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+for target in "${targets[@]}"; do
+  # shellcheck disable=SC2046
+  clang++-16 $("$root/tests/flags.sh" clang++-16) -O1 -g1 -fsanitize=fuzzer,address,undefined \
+    -fno-sanitize-recover=all -I"$root/include" "$root/tests/fuzz/$target.cpp" -o "$build/$target"
+  rm -f "$work"/*
+  "$build/$target" -runs="$runs" -max_len=4096 -timeout=10 -rss_limit_mb=1024 -seed=1 -verbosity=1 -print_final_stats=1 \
+    -artifact_prefix="$build/$target-" "$work" "$root/tests/fuzz/corpus/$target" \
+    2>"$build/$target.log" || { tail -n 60 "$build/$target.log"; echo "fuzz $target: FAILED"; exit 1; }
+  echo "fuzz $target: $(sed -n 's/.*number_of_executed_units: *//p' "$build/$target.log") executions, no failure," \
+    "$(grep -o 'cov: [0-9]*' "$build/$target.log" | tail -1)"
+done
