@@ -14,14 +14,14 @@
 namespace sparsemoe::inline SPARSEMOE_ABI {
 namespace native {
 
-/// acc += x w, for one word of a and a vector of words of b.
+/// acc += x w, for one word of a and a vector of words of b. Of the host alone: devices have no such vectors.
 template <class S, class C>
-SPARSEMOE_INLINE void multiply_add(const Wide<S, C>&, typename Vector<C>::type& acc, const C& x,
-                                   const typename Vector<C>::type& w) {
+inline __attribute__((always_inline)) void multiply_add(const Wide<S, C>&, typename Vector<C>::type& acc, const C& x,
+                                                        const typename Vector<C>::type& w) {
   acc += x * w;
 }
 #if SPARSEMOE_HAS_AVX512_BF16
-SPARSEMOE_INLINE void multiply_add(const Pairs&, __m512& acc, std::uint32_t x, __m512i w) {
+inline __attribute__((always_inline)) void multiply_add(const Pairs&, __m512& acc, std::uint32_t x, __m512i w) {
   acc = _mm512_dpbf16_ps(acc, (__m512bh)_mm512_set1_epi32(static_cast<int>(x)), (__m512bh)w);
 }
 #endif
