@@ -24,6 +24,13 @@ template <class T>
 struct Vector {
   typedef T type __attribute__((vector_size(SPARSEMOE_VECTOR_BYTES), aligned(alignof(T)), may_alias));
   static constexpr int lanes = SPARSEMOE_VECTOR_BYTES / static_cast<int>(sizeof(T));
+  /// A vector at any address. Read and written through this, one is a single move under every compiler option; a copy
+  /// of its bytes is cut into small moves by -mmove-max, and a vector read back from those waits for all of them.
+  struct __attribute__((packed, may_alias)) Anywhere {
+    type value;
+  };
+  static type load(const void* p) { return static_cast<const Anywhere*>(p)->value; }
+  static void store(void* p, const type& v) { static_cast<Anywhere*>(p)->value = v; }
 };
 
 template <class W>
@@ -148,7 +155,7 @@ struct Wide {
     constexpr int lanes = Vector<C>::lanes;
     vector v;
     if constexpr (direct<B>) {
-      std::memcpy(&v, b.data + p * b.stride + j, sizeof(v));
+      v = load(b.data + p * b.stride + j);
 #if SPARSEMOE_HAS_AVX512
     } else if constexpr (std::is_same_v<S, float> && std::is_same_v<B, Int8Matrix>) {
       v = int8_words(b, p, j);
@@ -158,10 +165,12 @@ struct Wide {
       C t[lanes];
       SPARSEMOE_SIMD
       for (int i = 0; i < lanes; ++i) t[i] = convert(form_value<S>(row, 0, i));
-      std::memcpy(&v, t, sizeof(v));
+      v = load(t);
     }
     return v;
   }
+  static vector load(const void* p) { return Vector<C>::load(p); }
+  static void store(void* p, const vector& v) { Vector<C>::store(p, v); }
   static bool in_place(Op, index_t) { return std::is_same_v<S, C>; }
   static bool streams(index_t) { return true; }
   /// (m, k) of op(a), row-major.
@@ -249,6 +258,8 @@ struct Pairs {
   static __m512i words(const Int8Matrix& b, index_t p, index_t j) {
     return rounded(int8_words(b, 2 * p, j), int8_words(b, 2 * p + 1, j));
   }
+  static vector load(const void* p) { return _mm512_loadu_si512(p); }
+  static void store(void* p, const vector& v) { _mm512_storeu_si512(p, v); }
   static bool in_place(Op op, index_t k) { return op == Op::none && k % 2 == 0; }
   static bool streams(index_t k) { return k % 2 == 0; }
   static void pack_a(Op op, Matrix<const bf16> a, index_t p0, index_t k, index_t m, std::uint32_t* out) {
@@ -320,11 +331,7 @@ template <class Form>
 struct Panel {
   const typename Form::word* data;
   index_t width;
-  typename Form::vector operator()(index_t p, index_t j) const {
-    typename Form::vector v;
-    std::memcpy(&v, data + p * width + j, sizeof(v));
-    return v;
-  }
+  typename Form::vector operator()(index_t p, index_t j) const { return Form::load(data + p * width + j); }
   void fetch(index_t) const {}
 };
 /// Words of b from where it lies. While a step is multiplied, the one `ahead` steps later is asked for: the columns of

@@ -216,10 +216,8 @@ struct NativeGemm {
           const native::InPlace<Form, B, width, steps> first{b};
           if (pack)
             for (index_t p = 0; p < kw; ++p, first.fetch(p - 1))
-              for (index_t x = 0; x < width; x += native::Vector<C>::lanes) {
-                const auto w = there(p, x);
-                std::memcpy(packed_b + p * width + x, &w, sizeof(w));
-              }
+              for (index_t x = 0; x < width; x += native::Vector<C>::lanes)
+                Form::store(packed_b + p * width + x, there(p, x));
           for (index_t i = 0; i < m; i += native::tile_rows) {
             const index_t tall = std::min<index_t>(native::tile_rows, m - i);
             const std::byte* from = left + i * rs + p0 * cs;
