@@ -187,6 +187,12 @@ if(SPARSEMOE_BUILD_EXAMPLES)
     endif()
   endforeach()
 
+  sparsemoe_program(sparsemoe-pretrain examples/pretraining/switch_pretraining.cpp)
+  if(added_sparsemoe-pretrain AND SPARSEMOE_BUILD_TESTS)
+    sparsemoe_ctest(program_pretrain program ${CMAKE_CURRENT_SOURCE_DIR}/tests/program/pretrain.sh
+                    $<TARGET_FILE:sparsemoe-nmt> $<TARGET_FILE:sparsemoe-pretrain>)
+  endif()
+
   # The two larger programs take the fast GEMM provider where it is.
   set(extras "")
   if(available_onednn)
