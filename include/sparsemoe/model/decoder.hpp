@@ -1,6 +1,7 @@
-// model/decoder.hpp -- a stack of decoder layers: causal self-attention, attention to the encoder's output, then a
-// dense or sparse feed-forward. The router must be causal-safe, checked at compile time; a decoding step with kept keys
-// and values gives what the full forward pass gives. Read next: model/encoder_decoder.hpp.
+// model/decoder.hpp -- a stack of decoder layers: causal self-attention, attention to the encoder's output (unless it
+// is a language model's), then a dense or sparse feed-forward. The router must be causal-safe, checked at compile time;
+// a decoding step with kept keys and values gives what the full forward pass gives. Read next:
+// model/encoder_decoder.hpp.
 #pragma once
 
 #include "sparsemoe/model/stack.hpp"
@@ -44,7 +45,8 @@ struct SelectRow {
   }
 };
 
-template <class SpecType>
+/// With CrossAttention false, the stack of a language model: layers of two sub-layers, and no memory is read.
+template <class SpecType, bool CrossAttention = true>
 class Decoder {
  public:
   using Spec = SpecType;
@@ -65,6 +67,7 @@ class Decoder {
       return check_causal_router<typename Spec::Router>();
   }();
   static_assert(check_spec<Spec>() && causal_checked);
+  static constexpr bool cross_attention = CrossAttention;
   /// True if the router scores the mean of the source sentence.
   static constexpr bool needs_pool = [] {
     if constexpr (is_dense<Spec>)
@@ -79,6 +82,9 @@ class Decoder {
     else
       return RouterTraits<typename Spec::Router>::gate_input == GateInput::prefix_mean;
   }();
+
+  static_assert(CrossAttention || !needs_pool,
+                "decoder: without an encoder there is no source sentence to score; use SentencePrefix");
 
   explicit Decoder(const StackConfig& config)
       : config_(config),
@@ -114,8 +120,10 @@ class Decoder {
         const std::string at = prefix + "layers." + std::to_string(l) + ".";
         layers[l].norm1.visit(at + "self_attention_norm.", f);
         layers[l].attention.visit(at + "self_attention.", f);
-        layers[l].norm2.visit(at + "cross_attention_norm.", f);
-        layers[l].cross.visit(at + "cross_attention.", f);
+        if constexpr (CrossAttention) {
+          layers[l].norm2.visit(at + "cross_attention_norm.", f);
+          layers[l].cross.visit(at + "cross_attention.", f);
+        }
         layers[l].norm3.visit(at + "feed_forward_norm.", f);
         layers[l].feed.visit(at, f);
       }
@@ -166,15 +174,16 @@ class Decoder {
       auto& c = cache_[l];
       const auto& w = weights_.layers[l];
       c.first_out = arena.template matrix<S>(x.rows, x.cols);
-      c.second_out = arena.template matrix<S>(x.rows, x.cols);
+      c.second_out = CrossAttention ? arena.template matrix<S>(x.rows, x.cols) : c.first_out;
       c.out = arena.template matrix<S>(x.rows, x.cols);
       ctx.random.layer = layer_stream(true, static_cast<index_t>(l), 3);
       residual(l, 0).forward(ctx, w.norm1, x, c.first_out, c.first, [&](Matrix<const S> n, Matrix<S> o) {
         attention_.forward(ctx, w.attention, n, n, self_info(tokens), o, c.attention);
       });
-      residual(l, 1).forward(ctx, w.norm2, c.first_out, c.second_out, c.second, [&](Matrix<const S> n, Matrix<S> o) {
-        attention_.forward(ctx, w.cross, n, memory.states, cross_info(tokens, memory), o, c.cross);
-      });
+      if constexpr (CrossAttention)
+        residual(l, 1).forward(ctx, w.norm2, c.first_out, c.second_out, c.second, [&](Matrix<const S> n, Matrix<S> o) {
+          attention_.forward(ctx, w.cross, n, memory.states, cross_info(tokens, memory), o, c.cross);
+        });
       residual(l, 2).forward(ctx, w.norm3, c.second_out, c.out, c.third, [&](Matrix<const S> n, Matrix<S> o) {
         feed_[l].forward(ctx, w.feed, tokens, n, o, c.feed, comm, scored(ctx, l, tokens, n, memory.pool));
       });
@@ -187,7 +196,8 @@ class Decoder {
                 Matrix<S> dmemory, Matrix<R> dpool, double loss_scale) {
     typename Arena<typename B::Memory>::Scope scope(ctx.arena);
     auto& arena = ctx.arena;
-    const Matrix<S> d1 = arena.template matrix<S>(dy.rows, dy.cols), d2 = arena.template matrix<S>(dy.rows, dy.cols);
+    const Matrix<S> d2 = arena.template matrix<S>(dy.rows, dy.cols);
+    const Matrix<S> d1 = CrossAttention ? arena.template matrix<S>(dy.rows, dy.cols) : d2;
     const Matrix<S> dstates = arena.template matrix<S>(dmemory.rows, dmemory.cols);
     Matrix<C> dbias;
     if (config_.relative_positions) {
@@ -204,12 +214,14 @@ class Decoder {
                               [&](Matrix<const S> n, Matrix<const S> g, Matrix<S> dn) {
                                 feed_backward(ctx, l, tokens, n, g, dn, loss_scale, dpool);
                               });
-      residual(l, 1).backward(ctx, w.norm2, dw.norm2, c.first_out, d2, d1, c.second,
-                              [&](Matrix<const S> n, Matrix<const S> g, Matrix<S> dn) {
-                                attention_.backward(ctx, w.cross, dw.cross, n, memory.states,
-                                                    cross_info(tokens, memory), g, dn, dstates, c.cross);
-                              });
-      B::for_each_index(ctx, dmemory.size(), AddTo<S, S, C>{dstates.data, dmemory.data});
+      if constexpr (CrossAttention) {
+        residual(l, 1).backward(ctx, w.norm2, dw.norm2, c.first_out, d2, d1, c.second,
+                                [&](Matrix<const S> n, Matrix<const S> g, Matrix<S> dn) {
+                                  attention_.backward(ctx, w.cross, dw.cross, n, memory.states,
+                                                      cross_info(tokens, memory), g, dn, dstates, c.cross);
+                                });
+        B::for_each_index(ctx, dmemory.size(), AddTo<S, S, C>{dstates.data, dmemory.data});
+      }
       const Matrix<const S> x = l > 0 ? cache_[l - 1].out.as_const() : input_;
       residual(l, 0).backward(
           ctx, w.norm1, dw.norm1, x, d1, dx, c.first, [&](Matrix<const S> n, Matrix<const S> g, Matrix<S> dn) {
@@ -232,8 +244,9 @@ class Decoder {
     const auto shared = [&] { return arena.template matrix<S>(memory.states.rows, inner); };
     for (std::size_t l = 0; l < kept_.size(); ++l) {
       kept_[l] = {own(), own(), shared(), shared(), {}};
-      attention_.project_memory(ctx, weights_.layers[l].cross, memory.states, kept_[l].memory_keys,
-                                kept_[l].memory_values);
+      if constexpr (CrossAttention)
+        attention_.project_memory(ctx, weights_.layers[l].cross, memory.states, kept_[l].memory_keys,
+                                  kept_[l].memory_values);
     }
     stepping_ = {rows, beams, room, 0, memory.length, own(), shared(), nullptr, nullptr, {}, {}, {}};
     auto& now = stepping_;
@@ -269,7 +282,7 @@ class Decoder {
       move(k.keys.data, now.spare.data, n, now.room * inner, now.used * inner, 1);
       move(k.values.data, now.spare.data, n, now.room * inner, now.used * inner, 1);
       if constexpr (needs_prefix) move(k.prefix.data, now.spare_prefix.data, n, config_.width, config_.width, 1);
-      if (n == now.rows) continue;
+      if (!CrossAttention || n == now.rows) continue;
       const index_t all = now.length * inner;
       move(k.memory_keys.data, now.memory_spare.data, sentences, all, all, now.beams);
       move(k.memory_values.data, now.memory_spare.data, sentences, all, all, now.beams);
@@ -302,15 +315,16 @@ class Decoder {
       const auto& w = weights_.layers[l];
       const auto& k = kept_[l];
       auto& c = cache_[l];
-      const Matrix<S> a = arena.template matrix<S>(x.rows, x.cols), b = arena.template matrix<S>(x.rows, x.cols),
-                      o = arena.template matrix<S>(x.rows, x.cols);
+      const Matrix<S> a = arena.template matrix<S>(x.rows, x.cols), o = arena.template matrix<S>(x.rows, x.cols);
+      const Matrix<S> b = CrossAttention ? arena.template matrix<S>(x.rows, x.cols) : a;
       ctx.random.layer = layer_stream(true, static_cast<index_t>(l), 3);
       residual(l, 0).forward(ctx, w.norm1, x, a, c.first, [&](Matrix<const S> n, Matrix<S> out) {
         attention_.step(ctx, w.attention, n, self, k.keys, k.values, now.room, true, out);
       });
-      residual(l, 1).forward(ctx, w.norm2, a, b, c.second, [&](Matrix<const S> n, Matrix<S> out) {
-        attention_.step(ctx, w.cross, n, cross, k.memory_keys, k.memory_values, now.length, false, out);
-      });
+      if constexpr (CrossAttention)
+        residual(l, 1).forward(ctx, w.norm2, a, b, c.second, [&](Matrix<const S> n, Matrix<S> out) {
+          attention_.step(ctx, w.cross, n, cross, k.memory_keys, k.memory_values, now.length, false, out);
+        });
       residual(l, 2).forward(ctx, w.norm3, b, o, c.third, [&](Matrix<const S> n, Matrix<S> out) {
         Matrix<const R> gate_input = pool;
         if (needs_prefix && feed_[l].sparse()) {

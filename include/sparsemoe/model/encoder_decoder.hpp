@@ -7,6 +7,7 @@
 
 #include "sparsemoe/model/decoder.hpp"
 #include "sparsemoe/model/encoder.hpp"
+#include "sparsemoe/model/output_loss.hpp"
 #include "sparsemoe/model/weights.hpp"
 #include "sparsemoe/nn/embedding.hpp"
 #include "sparsemoe/nn/loss.hpp"
@@ -65,29 +66,7 @@ class Seq2Seq {
     loss_.config.z = config.output_z;
     table_ = embedding_.template params<const S>();
     dtable_ = embedding_.template params<A>();
-    std::vector<ParamInfo> list;
-    index_t total = 0;
-    visit_weights([&](const std::string& name, auto& t, Init init = Init::zero()) {
-      list.push_back({name, total, {nullptr, t.batch, t.rows, t.cols, t.rank, t.form}, init});
-      total += reserved(t, init);
-    });
-    for (const auto& p : list)
-      require(p.shape.form == WeightForm::plain ||
-                  (!for_training && has_forms<S> && (B::host_memory || p.shape.form == WeightForm::int8)),
-              "model: '", p.name, "' is to be int8 or stay in its file; that is for 16- and 32-bit models that only ",
-              "infer, and a file's bytes can be multiplied only by a CPU");
-    weights = Weights<P, B>(std::move(list), total, for_training);
-    index_t at = 0;
-    visit_weights([&](const std::string&, auto& t, Init init = Init::zero()) {
-      t.data = weights.storage() + at;
-      at += reserved(t, init);
-    });
-    at = 0;
-    if (for_training)
-      visit_gradients([&](const std::string&, auto& t, Init init = Init::zero()) {
-        t.data = weights.gradient() + at;
-        at += reserved(t, init);
-      });
+    weights = bind_weights<P, B>(*this, for_training);
     (void)ctx;
   }
 
@@ -135,21 +114,7 @@ class Seq2Seq {
     decoder_.forward(ctx, batch.target, memory, xt, hidden, comm);
 
     const Matrix<S> dhidden = gradient_scale != 0 ? arena.template matrix<S>(tt, d) : Matrix<S>{};
-    LossSums sums;
-    const index_t rows = std::min<index_t>(tt, logit_rows);
-    {
-      typename Arena<typename B::Memory>::Scope inner(arena);
-      const Matrix<S> room = arena.template matrix<S>(rows, config_.vocabulary);
-      for (index_t r = 0; r < tt; r += rows) {
-        const index_t n = std::min(rows, tt - r);
-        const Matrix<S> logits = room.slice_rows(0, n);
-        embedding_.logits(ctx, table_, hidden.slice_rows(r, n).as_const(), logits);
-        sums += head(logits, r);
-        if (gradient_scale != 0)
-          embedding_.logits_backward(ctx, table_, dtable_, hidden.slice_rows(r, n).as_const(), logits.as_const(),
-                                     dhidden.slice_rows(r, n));
-      }
-    }
+    const LossSums sums = output_loss(ctx, embedding_, table_, dtable_, hidden, dhidden, gradient_scale, head);
     if (gradient_scale == 0) return sums;
 
     const Matrix<S> dxt = arena.template matrix<S>(tt, d), dxs = arena.template matrix<S>(ts, d);
@@ -219,8 +184,6 @@ class Seq2Seq {
   Weights<P, B> weights;
 
  private:
-  static constexpr index_t logit_rows = 1024;  // logits of at most so many tokens exist at once
-
   void embed(Context& ctx, const Tokens& tokens, Matrix<S> x, int stream) const {
     embedding_.forward(ctx, table_, tokens, x);
     if (ctx.training && dropout() > 0) drop(ctx, x.data, x.size(), stream);

@@ -110,4 +110,35 @@ class Weights {
   Buffer<typename B::Memory> storage_, master_, gradient_;
 };
 
+/// Room for all weights of a model whose leaves have shapes but no memory yet, and every leaf pointed into it. The
+/// model has visit_weights(f) and visit_gradients(f). Throws Error for forms of weights that it cannot compute with.
+template <class P, class B, class Model>
+Weights<P, B> bind_weights(Model& model, bool for_training) {
+  using S = typename P::storage;
+  std::vector<ParamInfo> list;
+  index_t total = 0;
+  model.visit_weights([&](const std::string& name, auto& t, Init init = Init::zero()) {
+    list.push_back({name, total, {nullptr, t.batch, t.rows, t.cols, t.rank, t.form}, init});
+    total += reserved(t, init);
+  });
+  for (const auto& p : list)
+    require(p.shape.form == WeightForm::plain ||
+                (!for_training && has_forms<S> && (B::host_memory || p.shape.form == WeightForm::int8)),
+            "model: '", p.name, "' is to be int8 or stay in its file; that is for 16- and 32-bit models that only ",
+            "infer, and a file's bytes can be multiplied only by a CPU");
+  Weights<P, B> weights(std::move(list), total, for_training);
+  index_t at = 0;
+  model.visit_weights([&](const std::string&, auto& t, Init init = Init::zero()) {
+    t.data = weights.storage() + at;
+    at += reserved(t, init);
+  });
+  at = 0;
+  if (for_training)
+    model.visit_gradients([&](const std::string&, auto& t, Init init = Init::zero()) {
+      t.data = weights.gradient() + at;
+      at += reserved(t, init);
+    });
+  return weights;
+}
+
 }  // namespace sparsemoe::inline SPARSEMOE_ABI

@@ -1,0 +1,142 @@
+// model/language_model.hpp -- a decoder-only model: embedding, causal layers with dense or sparse feed-forwards, tied
+// output head. The router must be causal-safe, as in every decoder. Read next: train/update.hpp for training it.
+#pragma once
+
+#include "sparsemoe/model/decoder.hpp"
+#include "sparsemoe/model/output_loss.hpp"
+#include "sparsemoe/model/weights.hpp"
+
+namespace sparsemoe::inline SPARSEMOE_ABI {
+
+struct LanguageModelConfig {
+  index_t vocabulary = 8000;
+  StackConfig decoder;
+  double label_smoothing = 0;
+  double output_z = 0;         // z-loss on the output logits
+  bool sinusoidal = true;      // absolute positions in the embedding
+  double embedding_scale = 0;  // 0: sqrt(width)
+  double output_scale = 1;     // of the hidden state before the tied head
+  void check() const {
+    decoder.check("decoder");
+    require(vocabulary >= 2, "model: the vocabulary must have at least 2 entries; got ", vocabulary);
+    require(label_smoothing >= 0 && label_smoothing < 1, "model: label smoothing must be in [0, 1); got ",
+            label_smoothing);
+  }
+};
+
+/// One batch in the backend's memory: labels are usually the ids one column to the left. Labels below 0 do not count.
+struct LanguageModelBatch {
+  Tokens tokens;
+  const std::int32_t* labels = nullptr;  // (B L)
+};
+
+template <class SpecType>
+class LanguageModel {
+ public:
+  using Spec = SpecType;
+  using Stack = Decoder<Spec, false>;
+  using P = typename Stack::P;
+  using B = typename Stack::B;
+  using S = typename P::storage;
+  using A = typename P::accumulate;
+  using Context = typename B::Context;
+  using Collective = typename Stack::Collective;
+
+  /// Throws Error if the configuration cannot work.
+  LanguageModel(Context&, const LanguageModelConfig& config, bool for_training = true)
+      : config_(config), decoder_(config.decoder) {
+    config.check();
+    const double width = static_cast<double>(config.decoder.width);
+    embedding_ = {config.vocabulary, config.decoder.width,
+                  config.embedding_scale > 0 ? config.embedding_scale : std::sqrt(width), config.sinusoidal,
+                  config.output_scale};
+    loss_.config = CrossEntropyConfig::smoothed(config.label_smoothing, config.vocabulary);
+    loss_.config.z = config.output_z;
+    table_ = embedding_.template params<const S>();
+    dtable_ = embedding_.template params<A>();
+    weights = bind_weights<P, B>(*this, for_training);
+  }
+
+  template <class F>
+  void visit_weights(F&& f) {
+    table_.visit("shared.", f);
+    decoder_.visit_weights("decoder.", f);
+  }
+  template <class F>
+  void visit_gradients(F&& f) {
+    dtable_.visit("shared.", f);
+    decoder_.visit_gradients("decoder.", f);
+  }
+  const LanguageModelConfig& config() const { return config_; }
+  Stack& decoder() { return decoder_; }
+
+  /// Sums of the cross entropy over the batch. With gradient_scale != 0 also the gradients of
+  /// gradient_scale * sum(cross entropy) + routing_scale * (routing losses), accumulated into weights.gradient().
+  LossSums loss(Context& ctx, const LanguageModelBatch& batch, Collective& comm, double gradient_scale,
+                double routing_scale) {
+    typename Arena<typename B::Memory>::Scope scope(ctx.arena);
+    const index_t n = batch.tokens.count(), d = config_.decoder.width;
+    const Matrix<S> x = ctx.arena.template matrix<S>(n, d), hidden = ctx.arena.template matrix<S>(n, d);
+    embedding_.forward(ctx, table_, batch.tokens, x);
+    drop(ctx, x);
+    decoder_.forward(ctx, batch.tokens, {}, x, hidden, comm);
+    const Matrix<S> dhidden = gradient_scale != 0 ? ctx.arena.template matrix<S>(n, d) : Matrix<S>{};
+    const LossSums sums = output_loss(
+        ctx, embedding_, table_, dtable_, hidden, dhidden, gradient_scale,
+        [&](Matrix<S> logits, index_t first) { return loss_(ctx, logits, batch.labels + first, gradient_scale); });
+    if (gradient_scale == 0) return sums;
+    const Matrix<S> dx = ctx.arena.template matrix<S>(n, d);
+    decoder_.backward(ctx, batch.tokens, {}, dhidden, dx, {}, {}, routing_scale);
+    drop(ctx, dx);
+    embedding_.backward(ctx, dtable_, batch.tokens, dx);
+    return sums;
+  }
+
+  /// Logits (B L, V) of whole texts: what step-by-step decoding must agree with.
+  void logits(Context& ctx, const Tokens& tokens, Collective& comm, Matrix<S> out) {
+    typename Arena<typename B::Memory>::Scope scope(ctx.arena);
+    const index_t d = config_.decoder.width;
+    const Matrix<S> x = ctx.arena.template matrix<S>(tokens.count(), d),
+                    h = ctx.arena.template matrix<S>(tokens.count(), d);
+    embedding_.forward(ctx, table_, tokens, x);
+    decoder_.forward(ctx, tokens, {}, x, h, comm);
+    embedding_.logits(ctx, table_, h.as_const(), out);
+  }
+
+  /// Prepares step-by-step decoding of `rows` texts of at most `room` tokens, from the arena; a prompt is fed by steps.
+  void begin(Context& ctx, index_t rows, index_t room) { decoder_.begin(ctx, {}, rows, room); }
+  /// Between two steps: row i of the next goes on from row rows[i] (n, in the backend's memory; Decoder::select).
+  void select(Context& ctx, const std::int32_t* rows, index_t n) { decoder_.select(ctx, rows, n); }
+  /// Logits (rows, V) of the next token, given one token a row.
+  void step(Context& ctx, const Tokens& tokens, Collective& comm, Matrix<S> out) {
+    typename Arena<typename B::Memory>::Scope scope(ctx.arena);
+    const index_t d = config_.decoder.width;
+    const Matrix<S> x = ctx.arena.template matrix<S>(tokens.count(), d),
+                    h = ctx.arena.template matrix<S>(tokens.count(), d);
+    embedding_.forward(ctx, table_, tokens, x);
+    decoder_.step(ctx, tokens, x, h, comm);
+    embedding_.logits(ctx, table_, h.as_const(), out);
+  }
+
+  Weights<P, B> weights;
+
+ private:
+  /// Forward and backward alike: the same elements are zero, the others scaled.
+  void drop(Context& ctx, Matrix<S> x) const {
+    if (!ctx.training || config_.decoder.dropout <= 0) return;
+    const Random random = ctx.random.for_layer(layer_stream(true, 1000, 0));
+    B::for_each_index(
+        ctx, (x.size() + 7) / 8,
+        Dropout8<S, typename P::compute>{x.data, x.data, x.size(), static_cast<float>(config_.decoder.dropout), random,
+                                         Purpose::dropout});
+  }
+
+  LanguageModelConfig config_;
+  Stack decoder_;
+  Embedding<P, B> embedding_;
+  CrossEntropy<P, B> loss_;
+  typename Embedding<P, B>::template Params<const S> table_;
+  typename Embedding<P, B>::template Params<A> dtable_;
+};
+
+}  // namespace sparsemoe::inline SPARSEMOE_ABI
