@@ -187,11 +187,17 @@ if(SPARSEMOE_BUILD_EXAMPLES)
     endif()
   endforeach()
 
-  sparsemoe_program(sparsemoe-pretrain examples/pretraining/switch_pretraining.cpp)
-  if(added_sparsemoe-pretrain AND SPARSEMOE_BUILD_TESTS)
-    sparsemoe_ctest(program_pretrain program ${CMAKE_CURRENT_SOURCE_DIR}/tests/program/pretrain.sh
-                    $<TARGET_FILE:sparsemoe-nmt> $<TARGET_FILE:sparsemoe-pretrain>)
-  endif()
+  # Trainers on a corpus: sparsemoe-<name> of examples/pretraining/, tests/program/<name>.sh.
+  set(trainers "")
+  foreach(trainer "pretrain switch_pretraining" "hash-lm hash_language_model")
+    separate_arguments(trainer)
+    list(GET trainer 0 name)
+    list(GET trainer 1 source)
+    sparsemoe_program(sparsemoe-${name} examples/pretraining/${source}.cpp)
+    if(added_sparsemoe-${name})
+      list(APPEND trainers ${name})
+    endif()
+  endforeach()
 
   # The two larger programs take the fast GEMM provider where it is.
   set(extras "")
@@ -224,6 +230,10 @@ if(SPARSEMOE_BUILD_EXAMPLES)
     foreach(name pipeline bits routers bad_input extract translate study benchmark distill)
       sparsemoe_ctest(program_${name} program ${CMAKE_CURRENT_SOURCE_DIR}/tests/program/${name}.sh
                       $<TARGET_FILE:sparsemoe-nmt>)
+    endforeach()
+    foreach(name IN LISTS trainers)
+      sparsemoe_ctest(program_${name} program ${CMAKE_CURRENT_SOURCE_DIR}/tests/program/${name}.sh
+                      $<TARGET_FILE:sparsemoe-nmt> $<TARGET_FILE:sparsemoe-${name}>)
     endforeach()
   endif()
 endif()

@@ -5,8 +5,8 @@
 //   sparsemoe-nmt corpus --out corpus --languages de && sparsemoe-pretrain --corpus corpus
 #include <cstdio>
 
+#include "side_by_side.hpp"
 #include "sparsemoe/io/options.hpp"
-#include "sparsemoe/io/progress.hpp"
 #include "sparsemoe/sparsemoe.hpp"
 #include "text.hpp"
 
@@ -118,22 +118,8 @@ struct Spec : moe::SpecDefaults {
   using Norm = moe::RmsNorm<P, B>;
 };
 
-/// A model that trains: what all of them are asked, whatever their type.
-class Learner {
- public:
-  virtual ~Learner() = default;
-  virtual void step(const Batch& batch, double rate) = 0;
-  /// Perplexity of a target token.
-  virtual double perplexity(const std::vector<Batch>& batches) = 0;
-  virtual std::string loads() = 0;
-  virtual index_t parameters() const = 0, active() const = 0;
-  virtual std::vector<float> weights() = 0;
-  virtual void set_weights(const std::vector<float>& values) = 0;
-  std::string name;
-};
-
 template <class R>
-class LearnerOf final : public Learner {
+class LearnerOf final : public pretraining::Learner<Batch> {
  public:
   LearnerOf(std::string label, const Settings& s, std::int32_t vocabulary, double dropout, double expert_dropout)
       : ctx_(static_cast<int>(s.threads)),
@@ -161,29 +147,11 @@ class LearnerOf final : public Learner {
   }
   /// Shares of the experts in the last batch, layer by layer.
   std::string loads() override {
-    std::string text;
-    const auto add = [&](const char* stack, const auto& layers) {
-      for (const auto& layer : layers) {
-        text += moe::join("  ", stack, " layer ", layer.layer, ":");
-        double sum = 0;
-        for (const auto n : layer.routing.load) sum += static_cast<double>(n);
-        for (const auto n : layer.routing.load)
-          text += moe::join(" ", std::llround(100 * static_cast<double>(n) / std::max(1.0, sum)));
-        text += " %\n";
-      }
-    };
-    add("encoder", model_.encoder().statistics(ctx_));
-    add("decoder", model_.decoder().statistics(ctx_));
-    return text;
+    return pretraining::shares("encoder", model_.encoder().statistics(ctx_)) +
+           pretraining::shares("decoder", model_.decoder().statistics(ctx_));
   }
   index_t parameters() const override { return model_.weights.count(); }
-  /// Parameters that a token meets: of the experts one.
-  index_t active() const override {
-    index_t n = 0;
-    for (const auto& p : model_.weights.list())
-      n += p.name.find(".experts.") == std::string::npos ? p.shape.size() : p.shape.size() / p.shape.batch;
-    return n;
-  }
+  index_t active() const override { return pretraining::met_by_a_token(model_.weights.list()); }
   std::vector<float> weights() override { return model_.weights.get(ctx_); }
   void set_weights(const std::vector<float>& values) override { model_.weights.set(ctx_, values); }
 
@@ -212,34 +180,6 @@ class LearnerOf final : public Learner {
   std::uint32_t step_ = 0;
 };
 
-using Learners = std::vector<std::unique_ptr<Learner>>;
-
-/// All models learn from the same batches, in turn, for `steps` or, if that is 0, `seconds`.
-template <class NextBatch>
-std::int64_t train(Learners& learners, std::int64_t steps, double seconds, double peak, NextBatch&& next) {
-  using Clock = std::chrono::steady_clock;
-  const auto start = Clock::now();
-  const auto elapsed = [&] { return std::chrono::duration<double>(Clock::now() - start).count(); };
-  moe::Progress progress(0, steps > 0 ? steps : 1000000);
-  double tokens = 0;
-  std::int64_t step = 0;
-  for (; steps > 0 ? step < steps : elapsed() < seconds; ++step) {
-    const double done = steps > 0 ? static_cast<double>(step) / static_cast<double>(steps) : elapsed() / seconds;
-    // Up in the first tenth, down to nothing at the end, be it set by steps or by the clock.
-    const double rate = peak * std::min({1.0, 10 * done + 0.01, (1 - done) / 0.5 + 0.01});
-    const Batch batch = next(step);
-    tokens += batch.tokens();
-    for (auto& learner : learners) learner->step(batch, rate);
-    progress.update(step + 1, tokens, std::nan(""), steps > 0 ? -1 : seconds - elapsed());
-  }
-  return step;
-}
-
-void print_row(const Learner& learner, double before, double after) {
-  std::printf("%-34s %12lld %12lld %12.2f %12.2f\n", learner.name.c_str(), static_cast<long long>(learner.parameters()),
-              static_cast<long long>(learner.active()), before, after);
-}
-
 int run(const Settings& s) {
   const nmt::Corpus corpus = nmt::load_corpus(s.corpus, {});
   moe::require(!corpus.tokenizer.empty(), s.corpus, ": the corpus has no tokenizer (spm.model)");
@@ -259,12 +199,7 @@ int run(const Settings& s) {
   const auto dev_pairs =
       batches_of(first(pretraining::translations_of(corpus.split("dev"), s.language, s.to, tokenizer, length)), rows);
 
-  /// `rows` of `n` examples, drawn with replacement from (seed, step).
-  const auto draw = [&](std::uint32_t stream, std::int64_t step, std::size_t row, std::size_t n) {
-    const moe::Random random{s.seed, static_cast<std::uint32_t>(step), stream};
-    return static_cast<std::size_t>((std::uint64_t(random.draw4(moe::Purpose::sampling, row).v[0]) * n) >> 32);
-  };
-  Learners learners;
+  pretraining::Learners<Batch> learners;
   const std::int32_t v = corrupt.vocabulary();
   learners.push_back(std::make_unique<LearnerOf<moe::Dense>>("dense", s, v, 0, 0));
   learners.push_back(
@@ -272,22 +207,23 @@ int run(const Settings& s) {
   std::printf("pre-training: %zu windows of %zu tokens in '%s'\n", text.size(), length, s.language.c_str());
   std::vector<double> before;
   for (auto& learner : learners) before.push_back(learner->perplexity(dev_text));
-  const std::int64_t steps = train(learners, s.steps, s.minutes * 40, s.learning_rate, [&](std::int64_t step) {
-    std::vector<Example> examples;
-    for (std::size_t r = 0; r < rows; ++r)
-      examples.push_back(
-          corrupt(text[draw(1, step, r, text.size())], {s.seed, static_cast<std::uint32_t>(step), 2}, r));
-    return batches_of(examples, rows).front();
-  });
+  const std::int64_t steps =
+      pretraining::train(learners, s.steps, s.minutes * 40, s.learning_rate, [&](std::int64_t step) {
+        std::vector<Example> examples;
+        for (std::size_t r = 0; r < rows; ++r)
+          examples.push_back(corrupt(text[pretraining::drawn(s.seed, 1, step, r, text.size())],
+                                     {s.seed, static_cast<std::uint32_t>(step), 2}, r));
+        return batches_of(examples, rows).front();
+      });
   std::printf("\nperplexity of hidden spans, %zu dev windows, %lld steps of %zu windows\n", corrupted.size(),
               static_cast<long long>(steps), rows);
-  std::printf("%-34s %12s %12s %12s %12s\n", "model", "parameters", "for a token", "before", "after");
+  pretraining::print_header();
   for (std::size_t i = 0; i < learners.size(); ++i)
-    print_row(*learners[i], before[i], learners[i]->perplexity(dev_text));
+    pretraining::print_row(*learners[i], before[i], learners[i]->perplexity(dev_text));
   std::printf("share of each expert in the last batch\n%s", learners[1]->loads().c_str());
 
   // Fine-tuning: the paper keeps dropout low and drops more inside the experts, which overfit first.
-  Learners tuned;
+  pretraining::Learners<Batch> tuned;
   tuned.push_back(std::make_unique<LearnerOf<moe::Dense>>("dense", s, v, s.dropout, 0));
   for (const double inside : {s.dropout, s.expert_dropout})
     tuned.push_back(std::make_unique<LearnerOf<moe::Switch>>(moe::join("switch, expert dropout ", inside), s, v,
@@ -298,15 +234,17 @@ int run(const Settings& s) {
   before.clear();
   for (auto& learner : tuned) before.push_back(learner->perplexity(dev_pairs));
   const std::int64_t fine_steps =
-      train(tuned, s.fine_steps, s.minutes * 20, s.learning_rate / 10, [&](std::int64_t step) {
+      pretraining::train(tuned, s.fine_steps, s.minutes * 20, s.learning_rate / 10, [&](std::int64_t step) {
         std::vector<const Example*> examples;
-        for (std::size_t r = 0; r < rows; ++r) examples.push_back(&pairs[draw(3, step, r, pairs.size())]);
+        for (std::size_t r = 0; r < rows; ++r)
+          examples.push_back(&pairs[pretraining::drawn(s.seed, 3, step, r, pairs.size())]);
         return Batch(examples);
       });
   std::printf("\nperplexity of translations, at most %lld dev pairs, %lld steps of %zu pairs\n",
               static_cast<long long>(s.validation), static_cast<long long>(fine_steps), rows);
-  std::printf("%-34s %12s %12s %12s %12s\n", "model", "parameters", "for a token", "before", "after");
-  for (std::size_t i = 0; i < tuned.size(); ++i) print_row(*tuned[i], before[i], tuned[i]->perplexity(dev_pairs));
+  pretraining::print_header();
+  for (std::size_t i = 0; i < tuned.size(); ++i)
+    pretraining::print_row(*tuned[i], before[i], tuned[i]->perplexity(dev_pairs));
   return 0;
 }
 

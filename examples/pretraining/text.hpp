@@ -1,4 +1,4 @@
-// text.hpp -- what the trainer reads of a corpus made by `sparsemoe-nmt corpus`: windows of running text of one
+// text.hpp -- what the trainers read of a corpus made by `sparsemoe-nmt corpus`: windows of running text of one
 // language, and translations for fine-tuning. Read next: span_corruption.hpp.
 #pragma once
 
