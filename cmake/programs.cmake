@@ -189,7 +189,8 @@ if(SPARSEMOE_BUILD_EXAMPLES)
 
   # Trainers on a corpus: sparsemoe-<name> of examples/pretraining/, tests/program/<name>.sh.
   set(trainers "")
-  foreach(trainer "pretrain switch_pretraining" "hash-lm hash_language_model")
+  foreach(trainer "pretrain switch_pretraining" "hash-lm hash_language_model"
+          "lstm-lm lstm_language_model")
     separate_arguments(trainer)
     list(GET trainer 0 name)
     list(GET trainer 1 source)

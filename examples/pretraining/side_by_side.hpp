@@ -1,5 +1,5 @@
 // side_by_side.hpp -- models that learn from the same batches, in turn, so that steps and data are equal whatever the
-// clock says; and what is printed of them. Read next: switch_pretraining.cpp, hash_language_model.cpp.
+// clock says; and what is printed of them. Read next: next_token.hpp, switch_pretraining.cpp.
 #pragma once
 
 #include <algorithm>
@@ -33,11 +33,11 @@ class Learner {
   std::string name;
 };
 
-/// Parameters that a token meets: of the experts one.
-inline sparsemoe::index_t met_by_a_token(const std::vector<sparsemoe::ParamInfo>& list) {
+/// Parameters that a token meets: of the experts `chosen`.
+inline sparsemoe::index_t met_by_a_token(const std::vector<sparsemoe::ParamInfo>& list, int chosen = 1) {
   sparsemoe::index_t n = 0;
   for (const auto& p : list)
-    n += p.name.find(".experts.") == std::string::npos ? p.shape.size() : p.shape.size() / p.shape.batch;
+    n += p.name.find(".experts.") == std::string::npos ? p.shape.size() : p.shape.size() / p.shape.batch * chosen;
   return n;
 }
 /// A line a sparse layer: the share of each expert, in percent.

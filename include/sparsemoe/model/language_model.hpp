@@ -69,6 +69,11 @@ class LanguageModel {
   }
   const LanguageModelConfig& config() const { return config_; }
   Stack& decoder() { return decoder_; }
+  template <class Router>
+  void set_router(const Router& router) {
+    decoder_.set_router(router);
+  }
+  std::vector<LayerStatistics> statistics(Context& ctx) const { return decoder_.statistics(ctx); }
 
   /// Sums of the cross entropy over the batch. With gradient_scale != 0 also the gradients of
   /// gradient_scale * sum(cross entropy) + routing_scale * (routing losses), accumulated into weights.gradient().

@@ -1,0 +1,112 @@
+// lstm_language_model.cpp -- the language model of the paper that began it (Shazeer et al. 2017): noisy top-4 gating,
+// flat and in two levels, between two LSTMs, beside a dense feed-forward of equal compute (the paper's MoE-1-Wide). All
+// see the same batches, in turn.
+//   sparsemoe-nmt corpus --out corpus --languages de && sparsemoe-lstm-lm --corpus corpus
+#include "sparsemoe/model/lstm_language_model.hpp"
+
+#include <cstdio>
+
+#include "next_token.hpp"
+#include "sparsemoe/io/options.hpp"
+
+namespace {
+
+namespace moe = sparsemoe;
+using moe::index_t;
+
+constexpr index_t branches = 4;  // of the two-level gate
+using Flat = moe::NoisyTopK<4>;
+using TwoLevel = moe::Hierarchical<2, 2, branches>;
+
+struct Settings {
+  std::string corpus, language = "en";
+  double minutes = 6;
+  std::int64_t steps = 0, window = 32, rows = 32, validation = 256, threads = 0;
+  std::int64_t width = 256, cells = 0, hidden = 256, experts = 32;
+  double dropout = 0, balance = 0.1, learning_rate = 2e-3;
+  bool sigmoid = false;
+  std::uint64_t seed = 1;
+
+  template <class F>
+  void visit(F&& f) {
+    f("corpus", corpus, "directory made by sparsemoe-nmt corpus");
+    f("language", language, "language of the text");
+    f("minutes", minutes, "time for everything; where steps are given they count instead");
+    f("steps", steps, "training steps; 0: by the clock");
+    f("window", window, "tokens of a window");
+    f("rows", rows, "windows a step");
+    f("validation", validation, "windows of the dev split that are scored");
+    f("width", width, "model width");
+    f("cells", cells, "cells of an LSTM, projected to the width; 0: the width");
+    f("hidden", hidden, "hidden width of an expert; the dense layer has 4 times that");
+    f("experts", experts, "experts; in the two-level gate in 4 branches");
+    f("dropout", dropout, "dropout of the embedding and of every sub-layer");
+    f("sigmoid", sigmoid, "a sigmoid after the sparse (or dense) layer");
+    f("balance", balance, "coefficient of the importance and of the load loss");
+    f("learning_rate", learning_rate, "peak learning rate");
+    f("seed", seed, "seed of weights and order");
+    f("threads", threads, "threads; 0: all");
+  }
+  void check() const {
+    using moe::require;
+    require(!corpus.empty(), "give --corpus DIR, a directory made by sparsemoe-nmt corpus");
+    require(minutes > 0 && steps >= 0, "minutes must be above 0 and steps not negative");
+    require(window >= 2 && window <= 4096, "window must be between 2 and 4096 tokens, not ", window);
+    require(rows >= 1 && validation >= 1 && threads >= 0,
+            "rows and validation must be at least 1, threads not negative");
+    require(width >= 1 && hidden >= 1 && cells >= 0, "width and hidden must be at least 1, cells not negative");
+    require(experts >= 2 * branches && experts % branches == 0, "experts must be a multiple of ", branches,
+            ", at least ", 2 * branches, ", not ", experts);
+    require(dropout >= 0 && dropout < 1 && balance >= 0, "dropout must be in [0, 1), balance not negative");
+  }
+};
+
+template <class R>
+struct Spec : moe::SpecDefaults {
+  using Router = R;
+  using Precision = moe::Fp32;
+  using Backend = moe::Cpu;
+  using Collective = moe::Solo;
+};
+template <class R>
+using LearnerOf = pretraining::NextTokenLearner<moe::LstmLanguageModel<Spec<R>>>;
+
+moe::LstmLanguageModelConfig model(const Settings& s, index_t vocabulary) {
+  moe::LstmLanguageModelConfig config;
+  config.vocabulary = vocabulary, config.width = s.width, config.cells = s.cells, config.hidden = s.hidden;
+  config.dropout = s.dropout, config.sigmoid = s.sigmoid;
+  config.moe.experts = s.experts;
+  config.moe.importance_coefficient = config.moe.load_coefficient = s.balance;
+  return config;
+}
+
+int run(const Settings& s) {
+  const pretraining::TextWindows text(s.corpus, s.language, s.window, s.validation);
+  const moe::LstmLanguageModelConfig sparse = model(s, text.vocabulary);
+  moe::LstmLanguageModelConfig dense = sparse;
+  dense.hidden = Flat::top_k * s.hidden;
+  pretraining::Learners<pretraining::NextTokenBatch> learners;
+  learners.push_back(std::make_unique<LearnerOf<moe::Dense>>("dense", dense, s.threads, s.seed));
+  learners.push_back(std::make_unique<LearnerOf<Flat>>("noisy top-4", sparse, s.threads, s.seed));
+  learners.push_back(std::make_unique<LearnerOf<TwoLevel>>("two levels", sparse, s.threads, s.seed));
+  std::printf("%zu windows of %lld tokens in '%s', %lld experts\n", text.train.size(), static_cast<long long>(s.window),
+              s.language.c_str(), static_cast<long long>(s.experts));
+  pretraining::compare(learners, text, s.rows, s.steps, s.minutes, s.learning_rate, s.seed);
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Settings settings;
+  CLI::App app("sparsemoe-lstm-lm: LSTMs with a mixture of experts between them beside a dense layer",
+               "sparsemoe-lstm-lm");
+  sparsemoe::add_options(app, settings);
+  if (const auto status = sparsemoe::parse_command_line(app, argc, argv, settings)) return *status;
+  try {
+    return run(settings);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "sparsemoe-lstm-lm: %s\n", error.what());
+    return 1;
+  }
+}
