@@ -2,7 +2,7 @@
 // The source never says which task it is: only the decoder's task router knows, so the experts have to specialise.
 //   g++ -std=c++20 -O2 -march=native -fopenmp -DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_CPP -Iinclude
 //       examples/hello_moe.cpp -o hello_moe && ./hello_moe
-// 9 seconds on one core. Every run of one build prints the same; other compilers and CPUs differ in the last digits:
+// 5 seconds on one core. Every run of one build prints the same; other compilers and CPUs differ in the last digits:
 //   step   0  loss 3.427
 //   ...
 //   step 799  loss 0.011

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 
 #include "sparsemoe/backend/gemm/forms.hpp"
 
@@ -26,25 +27,37 @@ inline __attribute__((always_inline)) void multiply_add(const Pairs&, __m512& ac
 }
 #endif
 
+#define SPARSEMOE_ALWAYS __attribute__((always_inline))
+/// f(0) .. f(n - 1), each with a constant: arrays indexed so live in registers at -O2 too, where g++ keeps short loops
+/// and makes calls of memcpy of those that only move.
+template <int n, class F>
+inline SPARSEMOE_ALWAYS void unrolled(const F& f) {
+  [&]<int... i>(std::integer_sequence<int, i...>) SPARSEMOE_ALWAYS { (f(i), ...); }
+  (std::make_integer_sequence<int, n>{});
+}
+
 /// c(R, panel) (+)= a * panel of b, k words in order. a's strides are in bytes: a row of bf16 pairs may start at an odd
 /// element. b(p, j) are the words of step p from column j of the panel on.
 template <class Form, int R, class C, class Words>
 void micro(index_t k, const std::byte* a, index_t rs, index_t cs, const Words& b, C* c, index_t ldc, bool accumulate) {
   constexpr int lanes = Vector<C>::lanes;
   decltype(Form::zero()) acc[R][tile_vectors];
-  for (int i = 0; i < R; ++i)
-    for (int j = 0; j < tile_vectors; ++j) acc[i][j] = accumulate ? Form::read(c + i * ldc + j * lanes) : Form::zero();
+  typename Form::vector w[tile_vectors];
+  unrolled<R>([&](int i) SPARSEMOE_ALWAYS {
+    unrolled<tile_vectors>(
+        [&](int j) SPARSEMOE_ALWAYS { acc[i][j] = accumulate ? Form::read(c + i * ldc + j * lanes) : Form::zero(); });
+  });
   for (index_t p = 0; p < k; ++p) {
-    typename Form::vector w[tile_vectors];
-    for (int j = 0; j < tile_vectors; ++j) w[j] = b(p, j * lanes);
+    unrolled<tile_vectors>([&](int j) SPARSEMOE_ALWAYS { w[j] = b(p, j * lanes); });
     b.fetch(p);
-    for (int i = 0; i < R; ++i) {
+    unrolled<R>([&](int i) SPARSEMOE_ALWAYS {
       const auto x = load<typename Form::word>(a + i * rs + p * cs);
-      for (int j = 0; j < tile_vectors; ++j) multiply_add(Form{}, acc[i][j], x, w[j]);
-    }
+      unrolled<tile_vectors>([&](int j) SPARSEMOE_ALWAYS { multiply_add(Form{}, acc[i][j], x, w[j]); });
+    });
   }
-  for (int i = 0; i < R; ++i)
-    for (int j = 0; j < tile_vectors; ++j) Form::write(c + i * ldc + j * lanes, acc[i][j]);
+  unrolled<R>([&](int i) SPARSEMOE_ALWAYS {
+    unrolled<tile_vectors>([&](int j) SPARSEMOE_ALWAYS { Form::write(c + i * ldc + j * lanes, acc[i][j]); });
+  });
 }
 
 template <class Form, class C, class Words>
@@ -64,6 +77,8 @@ void micro_rows(index_t rows, index_t k, const std::byte* a, index_t rs, index_t
 }
 
 }  // namespace native
+
+#undef SPARSEMOE_ALWAYS
 
 struct NativeGemm {
   static constexpr const char* name = "native";
