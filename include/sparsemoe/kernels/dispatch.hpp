@@ -57,6 +57,7 @@ struct KeepChoices {
   SlotOrder order;
   bool rejected_count;
   std::int32_t capacity;             // 0: no limit, and position is not read
+  index_t limited;                   // experts that have it, from 0
   Matrix<std::int32_t> position;     // (E, chunks)
   Matrix<const std::int32_t> first;  // the scan again, not consumed: position of a group's first chunk
   Matrix<std::int32_t> kept;         // (E, chunks)
@@ -71,7 +72,7 @@ struct KeepChoices {
       if (capacity > 0 && v != -1 && (v >= 0 || rejected_count)) {
         const std::int32_t e = Choice<1>::expert_of(v);
         const std::int32_t place = position(e, chunk)++ - first(e, group_start);
-        keep = keep && place < capacity;
+        keep = keep && (place < capacity || e >= limited);
       }
       slot[p.k * order.tokens + p.t] = keep ? 0 : -1;
       if (keep) ++kept(v, chunk);

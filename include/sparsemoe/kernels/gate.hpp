@@ -31,12 +31,25 @@ struct UnitStatisticsTerm {
     return lse != nullptr ? n * lse[u] * lse[u] : R(0);
   }
 };
+/// What an expert's part f P of the balance loss is times: 1; with free experts, the factor of theirs or 1, over the
+/// mean of all, so that uniform routing still gives 1.
+template <class R>
+struct BalanceFactors {
+  index_t experts = 0, free = 0;
+  R factor = R(1);
+  SPARSEMOE_HD R of(index_t e) const {
+    if (free == 0) return R(1);
+    const R mean = (R(experts) + R(free) * factor) / R(experts + free);
+    return (e < experts ? R(1) : factor) / mean;
+  }
+};
 /// Load-balance loss E sum_e f_e P_e (Switch, equations 4-6; f over all k choices, so that uniform routing gives 1) and
 /// the coefficient d loss / d p(t, e) = E f_e / tokens. sums = [choices counted (E) | probability (E) | z, entropy, n].
 template <class R>
 struct BalanceLoss {
   const R* sums;
   index_t experts, counted_choices;
+  BalanceFactors<R> factors;
   R* coefficient;  // (E)
   R* loss;         // (1)
   SPARSEMOE_HD void operator()(index_t) const {
@@ -44,7 +57,7 @@ struct BalanceLoss {
     R total = 0;
     for (index_t e = 0; e < experts; ++e) {
       const R f = n > R(0) ? sums[e] / (n * R(counted_choices)) : R(0);
-      coefficient[e] = n > R(0) ? R(experts) * f / n : R(0);
+      coefficient[e] = n > R(0) ? R(experts) * f / n * factors.of(e) : R(0);
       total += coefficient[e] * sums[experts + e];
     }
     loss[0] = total;
@@ -59,6 +72,7 @@ struct GroupBalanceRow {
   Matrix<const R> scores;  // (T, E)
   const R* sum;            // (T) of sigmoid scores, or null
   index_t group, counted_choices;
+  BalanceFactors<R> factors;
   const R* total_tokens;  // (1)
   Matrix<R> coefficient;  // (G, E)
   R* loss;                // (G)
@@ -79,7 +93,7 @@ struct GroupBalanceRow {
           count += v != -1 && Choice<1>::expert_of(v) == e ? 1 : 0;
         }
       }
-      coefficient(g, e) = n > 0 ? R(E) * R(count) / R(n * counted_choices) / *total_tokens : R(0);
+      coefficient(g, e) = n > 0 ? R(E) * R(count) / R(n * counted_choices) / *total_tokens * factors.of(e) : R(0);
       total += coefficient(g, e) * mass;
     }
     total = team.sum(total);

@@ -31,14 +31,16 @@ struct Units {
   }
 };
 
-/// chosen(unit, k) seen token by token; padding has no choice.
+/// chosen(unit, k) seen token by token; padding has no choice, and what is not below `last` is none.
 struct Choices {
   Units units;
   const std::int32_t* chosen;  // (U, K)
   const std::uint8_t* valid;   // (T)
   index_t top_k;
+  std::int32_t last = 0x7fffffff;
   SPARSEMOE_HD std::int32_t at(index_t t, index_t k) const {
-    return valid[t] != 0 ? chosen[units.of(t) * top_k + k] : std::int32_t(-1);
+    const std::int32_t v = valid[t] != 0 ? chosen[units.of(t) * top_k + k] : std::int32_t(-1);
+    return Choice<1>::expert_of(v) < last ? v : std::int32_t(-1);
   }
 };
 

@@ -156,6 +156,8 @@ StackPlan plan_stack(const std::string& prefix, const StackConfig& config, const
                      Read&& read) {
   static_assert(routed_by_task<Router>, "extract: use a router that chooses by the task alone, Task or StaticTask");
   require(!tasks.empty(), "extract: name a task");
+  require(config.moe.free.count() == 0 && config.moe.shared_hidden == 0,
+          "extract: a stack with copies, constants, nulls or a shared expert cannot be cut");
   for (std::size_t i = 0; i < tasks.size(); ++i) {
     require(tasks[i] >= 0 && tasks[i] < config.moe.tasks, "extract: there is no task ", tasks[i], "; the model has ",
             config.moe.tasks);

@@ -24,12 +24,13 @@ struct Slots {
   std::int32_t* offsets;  // (E + 1)
   std::int32_t* expert;   // (slots)
 };
-/// What a capacity is: slots of an expert for a group (0: no limit), whether rejected choices take one, and who is
-/// first.
+/// What a capacity is: slots of an expert for a group (0: no limit), whether rejected choices take one, who is first,
+/// and how many experts it holds for, from 0.
 struct SlotLimit {
   std::int32_t capacity = 0;
   bool rejected_consumes = false;
   Priority priority = Priority::position;
+  index_t experts = index_t(1) << 40;
 };
 
 /// `scores` and `random` are read by priorities other than position.
@@ -63,8 +64,8 @@ void assign_slots(typename B::Context& ctx, const Choices& choices, const SlotOr
     B::copy(ctx, first.data, position.data, experts * chunks);
   }
   B::for_each_row(ctx, chunks,
-                  OneLaneRow<KeepChoices>{
-                      {choices, counted, limit.rejected_consumes, limit.capacity, position, first, kept, out.slot}},
+                  OneLaneRow<KeepChoices>{{choices, counted, limit.rejected_consumes, limit.capacity, limit.experts,
+                                           position, first, kept, out.slot}},
                   SlotOrder::run);
   if (queued) B::for_each_row(ctx, chunks, OneLaneRow<CountKept>{{choices, order, out.slot, kept}}, SlotOrder::run);
   B::zero(ctx, kept.data + experts * chunks, 1);

@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "sparsemoe/nn/experts.hpp"
+#include "sparsemoe/nn/free_experts.hpp"
 #include "sparsemoe/nn/routing.hpp"
+#include "sparsemoe/nn/shared_expert.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
@@ -25,26 +27,36 @@ class MoE {
   using Context = typename B::Context;
   using Gating = Routing<Spec>;
   using ExpertLayer = Experts<P, B, Act>;
+  using Shared = SharedExpert<P, B, Act>;
+  using Free = FreeExpertLayer<P, B>;
 
   MoE() = default;
   explicit MoE(const MoeConfig& config, Router router = {}) : routing_(config, router) {
     experts_ = {config.experts,        config.width,      config.hidden,     config.bias,
                 config.expert_dropout, config.init_scale, config.expert_form};
+    free_ = {config.experts, config.width, config.free};
+    shared_ = {config.width, config.shared_hidden, config.bias, config.expert_dropout, config.init_scale};
   }
 
   template <class T>
   struct Params : Gating::template Params<T> {
     typename ExpertLayer::template Params<T> experts;
+    typename Free::template Params<T> free;
+    typename Shared::template Params<T> shared;
     template <class F>
     void visit(const std::string& prefix, F&& f) {
       Gating::template Params<T>::visit(prefix, f);
       experts.visit(prefix + "experts.", f);
+      free.visit(prefix + "constants.", f);
+      shared.visit(prefix + "shared.", f);
     }
   };
   template <class T>
   Params<T> params() const {
     Params<T> p;
     p.experts = experts_.template params<T>();
+    p.free = free_.template params<T>();
+    p.shared = shared_.template params<T>();
     routing_.add_params(p);
     return p;
   }
@@ -52,6 +64,8 @@ class MoE {
   struct Cache : Gating::Cache {
     Matrix<S> inputs, outputs;  // (rows, D) sorted by expert
     typename ExpertLayer::Cache experts;
+    typename Free::Cache free;
+    typename Shared::Cache shared;
     std::vector<std::uint8_t> fetched;  // (E) experts that fetch() asked for since position 0
   };
 
@@ -73,8 +87,10 @@ class MoE {
     c.inputs = ctx.arena.template matrix<S>(c.rows, D);
     c.outputs = ctx.arena.template matrix<S>(c.rows, D);
     B::for_each_row(ctx, c.rows, GatherRow<S>{x, c.source, c.offsets + config().experts, T, c.inputs}, D);
-    experts_.forward(ctx, w.experts, c.inputs.as_const(), {c.offsets, c.expert, c.source}, c.outputs, c.experts);
+    experts_.forward(ctx, w.experts, c.inputs.as_const(), rows(c), c.outputs, c.experts);
+    free_.forward(ctx, w.free, x, rows(c), c.outputs, c.free);
     B::for_each_row(ctx, T, CombineRow<P>{c.outputs, c.slot, c.combine, K, y}, D * K);
+    shared_.forward(ctx, w.shared, tokens.valid, x, y, c.shared);
   }
 
   /// Experts that stay in a file: asks the system to read those that these tokens will need, before the stack runs, if
@@ -88,7 +104,7 @@ class MoE {
       routing_.foresee(ctx, w, tokens, now);
       for (index_t i = 0; i < now.units * top_k(); ++i) {
         const std::int32_t e = now.chosen[i];
-        if (e < 0 || c.fetched[static_cast<std::size_t>(e)] != 0) continue;
+        if (e < 0 || e >= config().experts || c.fetched[static_cast<std::size_t>(e)] != 0) continue;
         c.fetched[static_cast<std::size_t>(e)] = 1;
         experts_.fetch(w.experts, e);
       }
@@ -103,7 +119,7 @@ class MoE {
                 Matrix<const R> dcombine = {}) const {
     auto& arena = ctx.arena;
     typename Arena<typename B::Memory>::Scope scope(arena);
-    const index_t T = tokens.count(), E = config().experts, K = top_k(), D = config().width;
+    const index_t T = tokens.count(), E = config().dispatched(), K = top_k(), D = config().width;
     const Matrix<S> doutputs = arena.template matrix<S>(c.rows, D);
     const Matrix<S> dinputs = arena.template matrix<S>(c.rows, D);
     R* dweight = arena.template take<R>(T * K);
@@ -111,9 +127,11 @@ class MoE {
     B::for_each_row(ctx, c.rows,
                     CombineBackwardRow<P>{dy, c.outputs, c.source, c.offsets + E, c.combine, K, T, doutputs, dweight},
                     D * 3);
-    experts_.backward(ctx, w.experts, dw.experts, c.inputs.as_const(), {c.offsets, c.expert, c.source},
-                      doutputs.as_const(), dinputs, c.experts);
+    experts_.backward(ctx, w.experts, dw.experts, c.inputs.as_const(), rows(c), doutputs.as_const(), dinputs,
+                      c.experts);
+    free_.backward(ctx, w.free, dw.free, x, rows(c), doutputs.as_const(), dinputs, c.free);
     B::for_each_row(ctx, T, GatherBackwardRow<P>{dinputs, c.slot, K, dx}, D * K);
+    shared_.backward(ctx, w.shared, dw.shared, tokens.valid, x, dy, dx, c.shared);
     routing_.backward(ctx, w, dw, tokens, x, dweight, dx, c, loss_scale, dpool);
   }
 
@@ -123,8 +141,12 @@ class MoE {
   double weighted_loss(const RoutingStatistics& s) const { return routing_.weighted_loss(s); }
 
  private:
+  static ExpertRows rows(const Cache& c) { return {c.offsets, c.expert, c.source}; }
+
   Gating routing_;
   ExpertLayer experts_;
+  Free free_;
+  Shared shared_;
 };
 
 }  // namespace sparsemoe::inline SPARSEMOE_ABI

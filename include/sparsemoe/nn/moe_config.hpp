@@ -20,8 +20,22 @@ enum class LossScope { global, group, sequence };
 
 enum class CapacityRounding { floor, round, ceil };
 
+/// Experts that cost no product (MoE++, Jin et al. 2024): they are columns of the gate behind the others, and are
+/// chosen like them. A copy gives the token itself; a constant gives a0 x + a1 v, its learned vector v mixed by
+/// [a0, a1] = softmax(x W); a null gives 0. None is held to a capacity. The weight of a null counts under
+/// Gate::normalised, as in the paper; under normalised_after_drop the others share it, as in the authors' code. Their
+/// part in the balance loss is times `balance` (the paper's tau), over the mean factor, so that uniform is still 1.
+struct FreeExperts {
+  index_t copies = 0, constants = 0, nulls = 0;
+  double balance = 1;
+  index_t count() const { return copies + constants + nulls; }
+};
+
 struct MoeConfig {
   index_t experts = 8, width = 0, hidden = 0;
+  FreeExperts free;           // beside these experts
+  index_t shared_hidden = 0;  // width of an expert that every token goes to, with weight 1 and outside of routing
+                              // (DeepSeek; n shared experts are one n times as wide); 0: none
   index_t tasks = 1;
   bool gate_bias = false;           // of the gate's logits: learned, as in some NLLB and Switch checkpoints
   bool bias = false;                // of the experts
@@ -50,6 +64,10 @@ struct MoeConfig {
   void check() const {
     require(experts >= 1 && width >= 1 && hidden >= 1, "moe: experts, width and hidden must be at least 1; got ",
             experts, ", ", width, " and ", hidden);
+    require(free.copies >= 0 && free.constants >= 0 && free.nulls >= 0 && shared_hidden >= 0,
+            "moe: the numbers of copies, constants and nulls and the shared width must not be negative; got ",
+            free.copies, ", ", free.constants, ", ", free.nulls, " and ", shared_hidden);
+    require(free.balance > 0, "moe: the balance factor of free experts must be positive; got ", free.balance);
     require(tasks >= 1, "moe: tasks must be at least 1; got ", tasks);
     require(capacity_factor >= 0 && eval_capacity_factor >= 0,
             "moe: a capacity factor must not be negative (0 is dropless); got ", capacity_factor, " and ",
@@ -60,11 +78,15 @@ struct MoeConfig {
     require(output_masking >= 0 && output_masking < 1, "moe: output masking must be in [0, 1); got ", output_masking);
     require(expert_dropout >= 0 && expert_dropout < 1, "moe: expert dropout must be in [0, 1); got ", expert_dropout);
   }
+  /// What a router chooses among: experts, then copies, constants and nulls.
+  index_t choices() const { return experts + free.count(); }
+  /// Those of them whose tokens take a slot: all but nulls.
+  index_t dispatched() const { return choices() - free.nulls; }
   /// Slots of an expert for a group of `tokens` (semantics: C = clamp(round(cf S / E), min, S)); 0 is no limit.
   std::int32_t capacity(index_t tokens, bool training) const {
     const double factor = training ? capacity_factor : eval_capacity_factor;
     if (factor <= 0) return 0;
-    const double share = factor * static_cast<double>(tokens) / static_cast<double>(experts);
+    const double share = factor * static_cast<double>(tokens) / static_cast<double>(choices());
     const double whole = rounding == CapacityRounding::floor  ? std::floor(share)
                          : rounding == CapacityRounding::ceil ? std::ceil(share)
                                                               : std::nearbyint(share);
@@ -80,7 +102,7 @@ struct RoutingStatistics {
   double importance = 0, expected_load = 0;  // CV^2 of importance and of load, where the router has these losses
   double tokens = 0;                         // valid tokens (of all ranks)
   double choices = 0, dropped = 0;           // of this rank
-  std::vector<std::int64_t> load;            // (E) choices before dropping
+  std::vector<std::int64_t> load;            // (E) choices before dropping; E: MoeConfig::choices()
   std::vector<std::int32_t> usage;           // (tasks, E)
   index_t tasks = 0, experts = 0;
 };

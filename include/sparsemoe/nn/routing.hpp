@@ -43,8 +43,8 @@ class Routing {
   Routing() = default;
   Routing(const MoeConfig& config, Router router) : config_(config), router_(router) {
     config.check();
-    require(Traits::top_k <= config.experts, "moe: a top-", Traits::top_k,
-            " router needs at least that many experts; got ", config.experts);
+    require(Traits::top_k <= config.choices(), "moe: a top-", Traits::top_k,
+            " router needs at least that many experts; got ", config.choices());
     require(Traits::can_drop_tokens || (config.capacity_factor <= 0 && config.eval_capacity_factor <= 0),
             pooled || Traits::level == Level::task
                 ? "moe: sentence and task routing are dropless, so that a sentence is treated as one; set the capacity "
@@ -59,6 +59,7 @@ class Routing {
     require(config.balance_scope == LossScope::global || scoped,
             "moe: the balance loss of groups or sequences is for routers that score tokens and have a balance loss");
     if constexpr (Traits::two_level) {
+      require(config.free.count() == 0, "moe: copies, constants and nulls are for routers of one level");
       const index_t branches = router.branches;
       require(branches >= Router::first_k && config.experts % branches == 0 &&
                   config.experts / branches >= Router::second_k,
@@ -90,9 +91,9 @@ class Routing {
       p.init = (Traits::noisy ? Init::zero() : Init::normal(config_.gate_deviation)).in_router_precision();
       if (config_.gate_bias) p.bias = matrix_of<T>(1, columns().count());
       if constexpr (Traits::noisy) p.noise = matrix_of<T>(config_.width, columns().count());
-      if constexpr (Traits::thresholds) p.threshold = matrix_of<T>(1, config_.experts);
+      if constexpr (Traits::thresholds) p.threshold = matrix_of<T>(1, config_.choices());
     } else if constexpr (Traits::level == Level::task) {
-      p.gate = matrix_of<T>(config_.tasks, config_.experts);
+      p.gate = matrix_of<T>(config_.tasks, config_.choices());
       p.init = Init::normal(config_.task_deviation).in_router_precision();
     }
   }
@@ -125,13 +126,13 @@ class Routing {
   const Router& router() const { return router_; }
   void set_router(const Router& router) { router_ = router; }
   /// K: how many experts a token can get.
-  index_t top_k() const { return Traits::any_number_of_experts ? config_.experts : index_t(Traits::top_k); }
-  GateColumns<Router> columns() const { return gate_columns(router_, config_.experts); }
+  index_t top_k() const { return Traits::any_number_of_experts ? config_.choices() : index_t(Traits::top_k); }
+  GateColumns<Router> columns() const { return gate_columns(router_, config_.choices()); }
 
   /// Fills the cache: who goes where with which weight, and the losses. Throws Error if a shape does not fit.
   void forward(Context& ctx, const Params<const S>& w, const Tokens& tokens, Matrix<const S> x, Cache& c,
                Collective& comm, Matrix<const R> pool) const {
-    const index_t T = tokens.count(), E = config_.experts, K = top_k();
+    const index_t T = tokens.count(), E = config_.choices(), K = top_k();
     require(x.rows == T && x.cols == config_.width, "moe: x is ", x.rows, " x ", x.cols, ", expected ", T, " x ",
             config_.width);
     require(tokens.valid != nullptr, "moe: give the validity mask of the tokens; padding must not be routed");
@@ -175,7 +176,7 @@ class Routing {
                 R* dweight, Matrix<S> dx, const Cache& c, double loss_scale, Matrix<R> dpool) const {
     if constexpr (Traits::learned) {
       auto& arena = ctx.arena;
-      const index_t T = tokens.count(), E = config_.experts, K = top_k();
+      const index_t T = tokens.count(), E = config_.choices(), K = top_k();
       mask_outputs(ctx, T * K, dweight);
       const Matrix<R> dscores = arena.template matrix<R>(c.units, columns().count());
       R* dunit = dweight;
@@ -216,7 +217,7 @@ class Routing {
   }
 
   RoutingStatistics statistics(Context& ctx, const Cache& c) const {
-    const index_t E = config_.experts;
+    const index_t E = config_.choices();
     RoutingStatistics s;
     std::vector<R> sums(static_cast<std::size_t>(2 * E + 3));
     std::vector<std::int32_t> offsets(static_cast<std::size_t>(E + 1));
@@ -226,7 +227,7 @@ class Routing {
     s.usage.resize(static_cast<std::size_t>(config_.tasks * E));
     B::copy_to_host(ctx, s.usage.data(), c.used.data, config_.tasks * E);
     B::copy_to_host(ctx, sums.data(), c.sums, 2 * E + 3);
-    B::copy_to_host(ctx, offsets.data(), c.offsets, E + 1);
+    B::copy_to_host(ctx, offsets.data(), c.offsets, config_.dispatched() + 1);
     B::copy_to_host(ctx, &balance, c.balance, 1);
     s.tokens = static_cast<double>(sums[static_cast<std::size_t>(2 * E + 2)]);
     s.balance = static_cast<double>(balance);
@@ -250,7 +251,9 @@ class Routing {
       for (index_t e = 0; e < E; ++e)
         s.load[static_cast<std::size_t>(e)] += s.usage[static_cast<std::size_t>(t * E + e)];
     for (const auto n : s.load) s.choices += static_cast<double>(n);
-    s.dropped = s.choices - static_cast<double>(offsets.back());
+    s.dropped = s.choices - static_cast<double>(offsets[static_cast<std::size_t>(config_.dispatched())]);
+    for (index_t e = config_.dispatched(); e < E; ++e)
+      s.dropped -= static_cast<double>(s.load[static_cast<std::size_t>(e)]);
     return s;
   }
   double weighted_loss(const RoutingStatistics& s) const {
@@ -296,7 +299,7 @@ class Routing {
     const index_t T = tokens.count();
     if constexpr (requires { router_.most_choices(index_t(1), index_t(1), true); }) {
       const index_t group = group_of(tokens), groups = (T + group - 1) / group;
-      return std::min(T * top_k(), groups * router_.most_choices(group, config_.experts, training));
+      return std::min(T * top_k(), groups * router_.most_choices(group, config_.choices(), training));
     }
     return T * top_k();
   }
@@ -361,7 +364,7 @@ class Routing {
     B::gemm(ctx, Op::none, Op::none, 1, c.router_input.as_const(), gate, false, out);
   }
   void choose(Context& ctx, [[maybe_unused]] const Params<const S>& w, const Tokens& tokens, Cache& c) const {
-    const index_t E = config_.experts;
+    const index_t E = config_.choices();
     if constexpr (Traits::assigns && Traits::score == Score::sigmoid) {
       c.logits = ctx.arena.template matrix<R>(c.units, E);
       B::copy(ctx, c.logits.data, c.scores.data, c.scores.size());
@@ -411,7 +414,7 @@ class Routing {
       load = ctx.arena.template take<R>(dscores.cols);
       B::for_each_index(
           ctx, dscores.cols,
-          ScaleSlope<R>{c.importance_slope + config_.experts, R(config_.load_coefficient * loss_scale), load});
+          ScaleSlope<R>{c.importance_slope + config_.choices(), R(config_.load_coefficient * loss_scale), load});
     }
     B::for_each_row(ctx, c.units, NoiseBackwardRow<Router, R>{load_term(ctx, c), load, dscores, draw},
                     dscores.cols * 64);
@@ -451,12 +454,14 @@ class Routing {
   void dispatch(Context& ctx, const Tokens& tokens, Cache& c) const {
     const index_t group = group_of(tokens);
     c.capacity = config_.capacity(group, ctx.training);
-    assign_slots<B, R>(ctx, choices(tokens, c), {tokens.count(), top_k(), group},
-                       {c.capacity, Traits::rejected_consumes_slot, config_.priority}, config_.experts, c.scores,
-                       columns().branches, {c.slot, c.source, c.offsets, c.expert});
+    Choices dispatched = choices(tokens, c);
+    dispatched.last = static_cast<std::int32_t>(config_.dispatched());
+    assign_slots<B, R>(ctx, dispatched, {tokens.count(), top_k(), group},
+                       {c.capacity, Traits::rejected_consumes_slot, config_.priority, config_.experts},
+                       config_.dispatched(), c.scores, columns().branches, {c.slot, c.source, c.offsets, c.expert});
   }
   void losses(Context& ctx, const Tokens& tokens, Cache& c, Collective& comm) const {
-    const index_t E = config_.experts, K = top_k();
+    const index_t E = config_.choices(), K = top_k();
     const index_t counted = Traits::balance == Balance::first_choice ? 1 : K;
     B::zero(ctx, c.sums, 2 * E + 3);
     if constexpr (Traits::balance == Balance::first_choice) {
@@ -479,18 +484,19 @@ class Routing {
     else if (c.scope > 0)
       scoped_loss(ctx, tokens, c, counted, comm);
     else
-      B::for_each_index(ctx, 1, BalanceLoss<R>{c.sums, E, counted, c.coefficient, c.balance});
+      B::for_each_index(ctx, 1, BalanceLoss<R>{c.sums, E, counted, balance_factors(), c.coefficient, c.balance});
   }
+  BalanceFactors<R> balance_factors() const { return {config_.experts, config_.free.count(), R(config_.free.balance)}; }
   static index_t scopes(const Cache& c, index_t tokens) { return c.scope > 0 ? (tokens + c.scope - 1) / c.scope : 1; }
   void scoped_loss(Context& ctx, const Tokens& tokens, Cache& c, index_t counted, Collective& comm) const {
     if constexpr (scoped) {
       typename Arena<typename B::Memory>::Scope scope(ctx.arena);
-      const index_t T = tokens.count(), E = config_.experts, groups = scopes(c, T);
+      const index_t T = tokens.count(), E = config_.choices(), groups = scopes(c, T);
       R* loss = ctx.arena.template take<R>(groups);
       const R* sum = Traits::score == Score::sigmoid ? c.lse : nullptr;
       B::for_each_row(ctx, groups,
-                      GroupBalanceRow<R>{choices(tokens, c), c.scores, sum, c.scope, counted, c.sums + 2 * E + 2,
-                                         Matrix<R>(c.coefficient, groups, E), loss},
+                      GroupBalanceRow<R>{choices(tokens, c), c.scores, sum, c.scope, counted, balance_factors(),
+                                         c.sums + 2 * E + 2, Matrix<R>(c.coefficient, groups, E), loss},
                       c.scope * E * 4);
       B::zero(ctx, c.balance, 1);
       add_column_sums<B>(ctx, groups, 1, VectorTerm<R>{loss}, c.balance);
@@ -499,7 +505,7 @@ class Routing {
   }
   /// In evaluation the thresholds are the mask, and there is no loss.
   void threshold_loss(Context& ctx, const Params<const S>& w, Cache& c, Collective& comm) const {
-    const index_t E = config_.experts;
+    const index_t E = config_.choices();
     c.threshold_loss = ctx.arena.template take<R>(E);
     c.disagreement = {};
     B::zero(ctx, c.threshold_loss, E);
@@ -512,7 +518,7 @@ class Routing {
     if (comm.size() > 1) comm.all_reduce_sum(c.threshold_loss, static_cast<std::size_t>(E));
   }
   void importance_losses(Context& ctx, Cache& c, Collective& comm) const {
-    const index_t E = config_.experts, n = columns().count();
+    const index_t E = config_.choices(), n = columns().count();
     c.importance_sums = ctx.arena.template take<R>(E + n);
     c.importance_slope = ctx.arena.template take<R>(E + n);
     c.expected = ctx.arena.template take<R>(E);
