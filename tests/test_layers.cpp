@@ -211,6 +211,58 @@ TEST_CASE("embedding: repeated ids add up, padding gives its row no gradient") {
   };
   CHECK_SEES_FAULT(check_layer<TestBackend>(ctx, c.layer, {}, {8, 6}, forward, counts_padding));
 }
+TEST_CASE("embedding: a padding id has no gradient and no position, and positions do not count it") {
+  EmbeddingCase c;
+  c.ids = {3, 1, 5, 3, 2, 3, 3, 7};
+  c.valid.assign(8, 1);
+  c.layer.padding = 3;
+  c.layer.first_position = 4;
+  Context ctx(1);
+  const std::vector<double> table = detail::random_values(11 * 6, 5, 0);
+  Embedding<P, TestBackend>::Params<const double> w = c.layer.params<const double>();
+  bind_params(w, table.data());
+  const auto embedded = [&](const Embedding<P, TestBackend>& layer, const Tokens& tokens) {
+    std::vector<double> y(static_cast<std::size_t>(tokens.count() * 6));
+    layer.forward(ctx, w, tokens, {y.data(), tokens.count(), 6});
+    return y;
+  };
+  Embedding<P, TestBackend> plain{11, 6, 2.5, true, 0.5}, bare = plain;
+  bare.positions = false;
+  const std::vector<double> y = embedded(c.layer, c.tokens()), looked_up = embedded(bare, c.tokens());
+  const std::vector<std::uint8_t> on(1, 1);
+  const std::vector<index_t> place = {-1, 4, 5, -1, 4, -1, -1, 5};  // of each token
+  for (std::size_t t = 0; t < 8; ++t) {
+    std::vector<double> expected(looked_up.begin() + 6 * static_cast<std::ptrdiff_t>(t),
+                                 looked_up.begin() + 6 * static_cast<std::ptrdiff_t>(t + 1));
+    if (place[t] >= 0) expected = embedded(plain, {1, 1, c.ids.data() + t, on.data(), nullptr, place[t], nullptr});
+    CHECK(std::vector<double>(y.begin() + 6 * static_cast<std::ptrdiff_t>(t),
+                              y.begin() + 6 * static_cast<std::ptrdiff_t>(t + 1)) == expected);
+  }
+  // One column at positions of the sentences' own.
+  const std::vector<std::int32_t> positions = {5, 0, 3}, ids = {1, 2, 3};
+  const std::vector<std::uint8_t> valid(3, 1);
+  const std::vector<double> step =
+      embedded(c.layer, {3, 1, ids.data(), valid.data(), nullptr, 5, nullptr, positions.data()});
+  for (std::size_t r = 0; r < 3; ++r) {
+    const auto alone =
+        embedded(ids[r] == 3 ? bare : plain, {1, 1, ids.data() + r, valid.data(), nullptr, positions[r] + 4, nullptr});
+    CHECK(std::equal(alone.begin(), alone.end(), step.begin() + 6 * static_cast<std::ptrdiff_t>(r)));
+  }
+
+  const auto forward = [&](const auto& weights, const ConstViews&, Matrix<double> out) {
+    c.layer.forward(ctx, weights, c.tokens(), out);
+    for (index_t t = 0; t < 8; ++t)  // what comes of padding is in no loss
+      for (index_t j = 0; j < 6; ++j) out(t, j) *= c.ids[static_cast<std::size_t>(t)] == 3 ? 0 : 1;
+  };
+  for (const bool forgotten : {false, true}) {
+    const auto backward = [&](const auto&, auto& dw, const ConstViews&, Matrix<const double> dy, const Views&) {
+      (forgotten ? plain : c.layer).backward(ctx, dw, c.tokens(), dy);
+    };
+    const LayerReport report = check_layer<TestBackend>(ctx, c.layer, {}, {8, 6}, forward, backward);
+    INFO(report.text());
+    CHECK(report.passed() != forgotten);
+  }
+}
 TEST_CASE("the tied output head and its faults") {
   EmbeddingCase c;
   Context ctx(1);

@@ -83,13 +83,15 @@ double total_loss(Model& model, Cpu::Context& ctx, const Seq2SeqBatch& batch) {
 
 /// The worst relative error of a parameter's gradient.
 template <class E, class D>
-double gradient_error(double dropout, double encoder_capacity, double decoder_capacity, double routing_scale = 1) {
+double gradient_error(double dropout, double encoder_capacity, double decoder_capacity, double routing_scale = 1,
+                      bool tied = true) {
   Cpu::Context ctx(1);
   EncoderDecoderConfig config = small_model();
   config.encoder.dropout = config.decoder.dropout = dropout;
   config.encoder.moe.capacity_factor = encoder_capacity;
   config.decoder.moe.capacity_factor = decoder_capacity;
   config.encoder.moe.min_capacity = config.decoder.moe.min_capacity = 1;
+  config.tie_embeddings = tied;
   EncoderDecoder<E, D> model(ctx, config);
   model.weights.initialise(ctx, 7);
   ctx.training = true;
@@ -127,6 +129,9 @@ TEST_CASE("switch encoder with a capacity, sentence decoder scoring the source's
 }
 TEST_CASE("sentence decoder scoring the mean of the target so far") {
   CHECK(gradient_error<With<Dense>, With<SentencePrefix>>(0.2, 0, 0) < tolerance);
+}
+TEST_CASE("an output head with a table of its own") {
+  CHECK(gradient_error<With<Dense>, With<SentencePrefix>>(0.2, 0, 0, 1, false) < tolerance);
 }
 TEST_CASE("sentence encoder, hash decoder") { CHECK(gradient_error<With<Sentence>, With<Hash>>(0, 0, 1) < tolerance); }
 TEST_CASE("gshard in both stacks, both rules, under capacity") {

@@ -11,12 +11,17 @@ namespace sparsemoe::inline SPARSEMOE_ABI {
 /// Pointers are in the backend's memory.
 struct Tokens {
   index_t sentences = 0, length = 0;
-  const std::int32_t* ids = nullptr;       // (T) ids fed into the stack
-  const std::uint8_t* valid = nullptr;     // (T) 1, or 0 for padding
-  const std::int32_t* task = nullptr;      // (sentences)
-  index_t position = 0;                    // of column 0: more than 0 in step-by-step decoding
-  const std::int32_t* previous = nullptr;  // (T) ids before these, for a decoding step; null: the column to the left
+  const std::int32_t* ids = nullptr;        // (T) ids fed into the stack
+  const std::uint8_t* valid = nullptr;      // (T) 1, or 0 for padding
+  const std::int32_t* task = nullptr;       // (sentences)
+  index_t position = 0;                     // of column 0: more than 0 in step-by-step decoding
+  const std::int32_t* previous = nullptr;   // (T) ids before these, for a decoding step; null: the column to the left
+  const std::int32_t* positions = nullptr;  // (sentences) of column 0, where they differ; `position` is the largest
   index_t count() const { return sentences * length; }
+  /// Position of token t in its sentence.
+  SPARSEMOE_HD index_t place(index_t t) const {
+    return (positions != nullptr ? index_t(positions[t / length]) : position) + t % length;
+  }
 };
 
 /// Which scored row a token belongs to.
@@ -52,7 +57,7 @@ SPARSEMOE_HD inline TokenInfo token_info(const Tokens& tokens, index_t t, bool t
     info.previous = tokens.previous[t];
   else
     info.previous = column > 0 && tokens.ids != nullptr ? tokens.ids[t - 1] : -1;
-  info.position = static_cast<std::int32_t>(tokens.position + column);
+  info.position = static_cast<std::int32_t>(tokens.place(t));
   info.sentence = static_cast<std::int32_t>(t / tokens.length);
   info.task = tokens.task != nullptr ? tokens.task[t / tokens.length] : 0;
   info.unit = t;

@@ -1,4 +1,4 @@
-// model/encoder_decoder.hpp -- the translation model: shared embedding, an encoder, a decoder, a tied output head.
+// model/encoder_decoder.hpp -- the translation model: shared embedding, an encoder, a decoder, an output head.
 // EncoderDecoder<E, D> takes two Specs, so each stack has its own router; Seq2Seq is the same over any two stack types.
 // Read next: train/update.hpp for training it, infer/search.hpp for decoding.
 #pragma once
@@ -22,6 +22,9 @@ struct EncoderDecoderConfig {
   bool sinusoidal = true;      // absolute positions in the embedding
   double embedding_scale = 0;  // 0: sqrt(width)
   double output_scale = 1;     // of the hidden state before the tied head
+  bool tie_embeddings = true;  // false: the head has a table of its own, lm_head.weight, and no scale
+  std::int32_t padding = -1;   // an id whose look-up gets no gradient and no position (Embedding::padding)
+  index_t first_position = 0;  // of the sinusoids
   void check() const {
     encoder.check("encoder");
     decoder.check("decoder");
@@ -29,6 +32,8 @@ struct EncoderDecoderConfig {
             "model: encoder and decoder share the embedding, so their widths must agree; got ", encoder.width, " and ",
             decoder.width);
     require(vocabulary >= 2, "model: the vocabulary must have at least 2 entries; got ", vocabulary);
+    require(padding >= -1 && padding < vocabulary && first_position >= 0, "model: padding must be an id below ",
+            vocabulary, ", or -1 for none, and first_position not negative; got ", padding, " and ", first_position);
     require(label_smoothing >= 0 && label_smoothing < 1, "model: label smoothing must be in [0, 1); got ",
             label_smoothing);
   }
@@ -59,28 +64,34 @@ class Seq2Seq {
       : config_(config), encoder_(std::move(encoder)), decoder_(std::move(decoder)) {
     config.check();
     const double width = static_cast<double>(config.encoder.width);
-    embedding_ = {config.vocabulary, config.encoder.width,
-                  config.embedding_scale > 0 ? config.embedding_scale : std::sqrt(width), config.sinusoidal,
-                  config.output_scale};
+    embedding_ = {config.vocabulary,
+                  config.encoder.width,
+                  config.embedding_scale > 0 ? config.embedding_scale : std::sqrt(width),
+                  config.sinusoidal,
+                  config.tie_embeddings ? config.output_scale : 1,
+                  config.padding,
+                  config.first_position};
     loss_.config = CrossEntropyConfig::smoothed(config.label_smoothing, config.vocabulary);
     loss_.config.z = config.output_z;
-    table_ = embedding_.template params<const S>();
-    dtable_ = embedding_.template params<A>();
+    tables_ = {embedding_, config.tie_embeddings};
+    dtables_ = {embedding_, config.tie_embeddings};
     weights = bind_weights<P, B>(*this, for_training);
     (void)ctx;
   }
 
   template <class F>
   void visit_weights(F&& f) {
-    table_.visit("shared.", f);
+    tables_.visit_input(f);
     encoder_.visit_weights("encoder.", f);
     decoder_.visit_weights("decoder.", f);
+    tables_.visit_head(f);
   }
   template <class F>
   void visit_gradients(F&& f) {
-    dtable_.visit("shared.", f);
+    dtables_.visit_input(f);
     encoder_.visit_gradients("encoder.", f);
     decoder_.visit_gradients("decoder.", f);
+    dtables_.visit_head(f);
   }
   const EncoderDecoderConfig& config() const { return config_; }
   /// Of the model's own loss.
@@ -114,7 +125,8 @@ class Seq2Seq {
     decoder_.forward(ctx, batch.target, memory, xt, hidden, comm);
 
     const Matrix<S> dhidden = gradient_scale != 0 ? arena.template matrix<S>(tt, d) : Matrix<S>{};
-    const LossSums sums = output_loss(ctx, embedding_, table_, dtable_, hidden, dhidden, gradient_scale, head);
+    const LossSums sums =
+        output_loss(ctx, embedding_, tables_.head(), dtables_.head(), hidden, dhidden, gradient_scale, head);
     if (gradient_scale == 0) return sums;
 
     const Matrix<S> dxt = arena.template matrix<S>(tt, d), dxs = arena.template matrix<S>(ts, d);
@@ -152,7 +164,7 @@ class Seq2Seq {
     return h;
   }
   void output(Context& ctx, Matrix<const S> hidden, Matrix<S> out) const {
-    embedding_.logits(ctx, table_, hidden, out);
+    embedding_.logits(ctx, tables_.head(), hidden, out);
   }
 
   /// The encoder's output, in arena memory of the caller's scope.
@@ -176,21 +188,21 @@ class Seq2Seq {
     const index_t d = config_.encoder.width;
     const Matrix<S> x = ctx.arena.template matrix<S>(tokens.count(), d),
                     h = ctx.arena.template matrix<S>(tokens.count(), d);
-    embedding_.forward(ctx, table_, tokens, x);
+    embedding_.forward(ctx, tables_.input, tokens, x);
     decoder_.step(ctx, tokens, x, h, comm);
-    embedding_.logits(ctx, table_, h.as_const(), out);
+    embedding_.logits(ctx, tables_.head(), h.as_const(), out);
   }
 
   Weights<P, B> weights;
 
  private:
   void embed(Context& ctx, const Tokens& tokens, Matrix<S> x, int stream) const {
-    embedding_.forward(ctx, table_, tokens, x);
+    embedding_.forward(ctx, tables_.input, tokens, x);
     if (ctx.training && dropout() > 0) drop(ctx, x.data, x.size(), stream);
   }
   void embed_backward(Context& ctx, const Tokens& tokens, Matrix<S> dx, int stream) const {
     if (ctx.training && dropout() > 0) drop(ctx, dx.data, dx.size(), stream);
-    embedding_.backward(ctx, dtable_, tokens, dx);
+    embedding_.backward(ctx, dtables_.input, tokens, dx);
   }
   double dropout() const { return config_.encoder.dropout; }
   void drop(Context& ctx, S* x, index_t n, int stream) const {
@@ -217,8 +229,8 @@ class Seq2Seq {
   DecoderStack decoder_;
   Embedding<P, B> embedding_;
   CrossEntropy<P, B> loss_;
-  typename Embedding<P, B>::template Params<const S> table_;
-  typename Embedding<P, B>::template Params<A> dtable_;
+  EmbeddingTables<P, B, const S> tables_;
+  EmbeddingTables<P, B, A> dtables_;
   std::int32_t* source_count_ = nullptr;
 };
 

@@ -1,4 +1,4 @@
-// model/language_model.hpp -- a decoder-only model: embedding, causal layers with dense or sparse feed-forwards, tied
+// model/language_model.hpp -- a decoder-only model: embedding, causal layers with dense or sparse feed-forwards, an
 // output head. The router must be causal-safe, as in every decoder. Read next: train/update.hpp for training it.
 #pragma once
 
@@ -16,9 +16,14 @@ struct LanguageModelConfig {
   bool sinusoidal = true;      // absolute positions in the embedding
   double embedding_scale = 0;  // 0: sqrt(width)
   double output_scale = 1;     // of the hidden state before the tied head
+  bool tie_embeddings = true;  // false: the head has a table of its own, lm_head.weight, and no scale
+  std::int32_t padding = -1;   // an id whose look-up gets no gradient and no position (Embedding::padding)
+  index_t first_position = 0;  // of the sinusoids
   void check() const {
     decoder.check("decoder");
     require(vocabulary >= 2, "model: the vocabulary must have at least 2 entries; got ", vocabulary);
+    require(padding >= -1 && padding < vocabulary && first_position >= 0, "model: padding must be an id below ",
+            vocabulary, ", or -1 for none, and first_position not negative; got ", padding, " and ", first_position);
     require(label_smoothing >= 0 && label_smoothing < 1, "model: label smoothing must be in [0, 1); got ",
             label_smoothing);
   }
@@ -47,25 +52,31 @@ class LanguageModel {
       : config_(config), decoder_(config.decoder) {
     config.check();
     const double width = static_cast<double>(config.decoder.width);
-    embedding_ = {config.vocabulary, config.decoder.width,
-                  config.embedding_scale > 0 ? config.embedding_scale : std::sqrt(width), config.sinusoidal,
-                  config.output_scale};
+    embedding_ = {config.vocabulary,
+                  config.decoder.width,
+                  config.embedding_scale > 0 ? config.embedding_scale : std::sqrt(width),
+                  config.sinusoidal,
+                  config.tie_embeddings ? config.output_scale : 1,
+                  config.padding,
+                  config.first_position};
     loss_.config = CrossEntropyConfig::smoothed(config.label_smoothing, config.vocabulary);
     loss_.config.z = config.output_z;
-    table_ = embedding_.template params<const S>();
-    dtable_ = embedding_.template params<A>();
+    tables_ = {embedding_, config.tie_embeddings};
+    dtables_ = {embedding_, config.tie_embeddings};
     weights = bind_weights<P, B>(*this, for_training);
   }
 
   template <class F>
   void visit_weights(F&& f) {
-    table_.visit("shared.", f);
+    tables_.visit_input(f);
     decoder_.visit_weights("decoder.", f);
+    tables_.visit_head(f);
   }
   template <class F>
   void visit_gradients(F&& f) {
-    dtable_.visit("shared.", f);
+    dtables_.visit_input(f);
     decoder_.visit_gradients("decoder.", f);
+    dtables_.visit_head(f);
   }
   const LanguageModelConfig& config() const { return config_; }
   Stack& decoder() { return decoder_; }
@@ -82,18 +93,18 @@ class LanguageModel {
     typename Arena<typename B::Memory>::Scope scope(ctx.arena);
     const index_t n = batch.tokens.count(), d = config_.decoder.width;
     const Matrix<S> x = ctx.arena.template matrix<S>(n, d), hidden = ctx.arena.template matrix<S>(n, d);
-    embedding_.forward(ctx, table_, batch.tokens, x);
+    embedding_.forward(ctx, tables_.input, batch.tokens, x);
     drop(ctx, x);
     decoder_.forward(ctx, batch.tokens, {}, x, hidden, comm);
     const Matrix<S> dhidden = gradient_scale != 0 ? ctx.arena.template matrix<S>(n, d) : Matrix<S>{};
     const LossSums sums = output_loss(
-        ctx, embedding_, table_, dtable_, hidden, dhidden, gradient_scale,
+        ctx, embedding_, tables_.head(), dtables_.head(), hidden, dhidden, gradient_scale,
         [&](Matrix<S> logits, index_t first) { return loss_(ctx, logits, batch.labels + first, gradient_scale); });
     if (gradient_scale == 0) return sums;
     const Matrix<S> dx = ctx.arena.template matrix<S>(n, d);
     decoder_.backward(ctx, batch.tokens, {}, dhidden, dx, {}, {}, routing_scale);
     drop(ctx, dx);
-    embedding_.backward(ctx, dtable_, batch.tokens, dx);
+    embedding_.backward(ctx, dtables_.input, batch.tokens, dx);
     return sums;
   }
 
@@ -103,9 +114,9 @@ class LanguageModel {
     const index_t d = config_.decoder.width;
     const Matrix<S> x = ctx.arena.template matrix<S>(tokens.count(), d),
                     h = ctx.arena.template matrix<S>(tokens.count(), d);
-    embedding_.forward(ctx, table_, tokens, x);
+    embedding_.forward(ctx, tables_.input, tokens, x);
     decoder_.forward(ctx, tokens, {}, x, h, comm);
-    embedding_.logits(ctx, table_, h.as_const(), out);
+    embedding_.logits(ctx, tables_.head(), h.as_const(), out);
   }
 
   /// Prepares step-by-step decoding of `rows` texts of at most `room` tokens, from the arena; a prompt is fed by steps.
@@ -118,9 +129,9 @@ class LanguageModel {
     const index_t d = config_.decoder.width;
     const Matrix<S> x = ctx.arena.template matrix<S>(tokens.count(), d),
                     h = ctx.arena.template matrix<S>(tokens.count(), d);
-    embedding_.forward(ctx, table_, tokens, x);
+    embedding_.forward(ctx, tables_.input, tokens, x);
     decoder_.step(ctx, tokens, x, h, comm);
-    embedding_.logits(ctx, table_, h.as_const(), out);
+    embedding_.logits(ctx, tables_.head(), h.as_const(), out);
   }
 
   Weights<P, B> weights;
@@ -140,8 +151,8 @@ class LanguageModel {
   Stack decoder_;
   Embedding<P, B> embedding_;
   CrossEntropy<P, B> loss_;
-  typename Embedding<P, B>::template Params<const S> table_;
-  typename Embedding<P, B>::template Params<A> dtable_;
+  EmbeddingTables<P, B, const S> tables_;
+  EmbeddingTables<P, B, A> dtables_;
 };
 
 }  // namespace sparsemoe::inline SPARSEMOE_ABI

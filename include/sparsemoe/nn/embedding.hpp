@@ -1,4 +1,4 @@
-// nn/embedding.hpp -- token embeddings with sinusoidal positions, and the output head that shares their table.
+// nn/embedding.hpp -- token embeddings with sinusoidal positions, and the output head, which may share their table.
 // The gradient of the table is summed column block by column block in token order: no atomics, fixed bits.
 // Read next: nn/loss.hpp, model/encoder_decoder.hpp.
 #pragma once
@@ -8,22 +8,39 @@
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
-/// position(i): [sin | cos] halves with wavelengths 2 pi .. 10000 * 2 pi (Vaswani et al. 2017), row i for place + i.
+/// y(i) = [sin | cos] halves with wavelengths 2 pi .. 10000 * 2 pi (Vaswani et al. 2017) of token i's place + first.
 template <class C>
 struct SinusoidRow {
-  index_t place;
+  Tokens tokens;
+  index_t first;
   Matrix<C> y;
   template <class Team>
   SPARSEMOE_HD void operator()(Team team, index_t i) const {
     const index_t half = y.cols / 2;
     const C step = half > 1 ? std::log(C(10000)) / C(half - 1) : C(0);
     for (index_t j = team.lane(); j < y.cols; j += Team::lanes) {
-      const C angle = C(place + i) * std::exp(-step * C(j < half ? j : j - half));
+      const C angle = C(first + tokens.place(i)) * std::exp(-step * C(j < half ? j : j - half));
       y(i, j) = j < half ? std::sin(angle) : (j < 2 * half ? std::cos(angle) : C(0));
     }
   }
 };
-/// y(t) = scale * table(id) + position(column of t)
+/// row(t) of the positions: of a sentence's n-th token that is not padding, row n, or row t where every token has its
+/// own; -1 for padding.
+struct CountedPlaces {
+  Tokens tokens;
+  std::int32_t padding;
+  std::int32_t* row;  // (T)
+  SPARSEMOE_HD void operator()(index_t s) const {
+    std::int32_t n = 0;
+    for (index_t t = s * tokens.length; t < (s + 1) * tokens.length; ++t) {
+      if (tokens.ids[t] == padding)
+        row[t] = -1;
+      else
+        row[t] = tokens.positions != nullptr ? static_cast<std::int32_t>(t) : n++;
+    }
+  }
+};
+/// y(t) = scale * table(id) + position(row(t)), or without the position where that row is -1
 template <class P>
 struct EmbedRow {
   using S = typename P::storage;
@@ -31,21 +48,22 @@ struct EmbedRow {
   const S* table;
   Tokens tokens;
   C scale;
-  Matrix<const C> position;  // (length, D) or empty
+  Matrix<const C> position;  // (length, D), (T, D) or empty
+  const std::int32_t* row;   // (T); null: t mod position.rows
   Matrix<S> y;
   template <class Team>
   SPARSEMOE_HD void operator()(Team team, index_t t) const {
-    const S* row = table + index_t(tokens.ids[t]) * y.cols;
+    const S* in = table + index_t(tokens.ids[t]) * y.cols;
     S* out = y.row(t).data;
-    if (position.empty()) {
-      for (index_t j = team.lane(); j < y.cols; j += Team::lanes) out[j] = S(C(row[j]) * scale);
+    if (position.empty() || (row != nullptr && row[t] < 0)) {
+      for (index_t j = team.lane(); j < y.cols; j += Team::lanes) out[j] = S(C(in[j]) * scale);
     } else {
-      const C* add = position.row(t % tokens.length).data;
-      for (index_t j = team.lane(); j < y.cols; j += Team::lanes) out[j] = S(C(row[j]) * scale + add[j]);
+      const C* add = position.row(row != nullptr ? row[t] : t % position.rows).data;
+      for (index_t j = team.lane(); j < y.cols; j += Team::lanes) out[j] = S(C(in[j]) * scale + add[j]);
     }
   }
 };
-/// dtable(id) += scale * dx(t), for 16 columns and all tokens in order.
+/// dtable(id) += scale * dx(t), for 16 columns and all tokens in order but those that are not valid or padding.
 template <class P>
 struct EmbedBackwardColumns {
   using S = typename P::storage;
@@ -53,6 +71,7 @@ struct EmbedBackwardColumns {
   static constexpr index_t width = 16;
   const std::int32_t* ids;
   const std::uint8_t* valid;
+  std::int32_t padding;
   Matrix<const S> dy;
   A scale;
   A* dtable;
@@ -60,7 +79,7 @@ struct EmbedBackwardColumns {
   SPARSEMOE_HD void operator()(Team team, index_t block) const {
     const index_t first = block * width, last = math::min(first + width, dy.cols);
     for (index_t t = 0; t < dy.rows; ++t) {
-      if (valid[t] == 0) continue;
+      if (valid[t] == 0 || ids[t] == padding) continue;
       A* out = dtable + index_t(ids[t]) * dy.cols;
       for (index_t j = first + team.lane(); j < last; j += Team::lanes) out[j] += scale * A(dy(t, j));
     }
@@ -79,6 +98,10 @@ struct Embedding {
   double scale = 1;         // of the looked-up row: sqrt(D) in the original transformer, 1 in T5
   bool positions = true;    // add sinusoids
   double output_scale = 1;  // of the hidden state before the tied head: D^-0.5 in T5
+  // An id whose look-up has no gradient and no position, and that positions do not count, as in fairseq; -1: none. It
+  // is read as any other, and its row of the tied head learns.
+  std::int32_t padding = -1;
+  index_t first_position = 0;  // of a sentence's first token: padding + 1 in fairseq
 
   template <class T>
   struct Params {
@@ -97,16 +120,21 @@ struct Embedding {
   void forward(Context& ctx, const Params<const S>& w, const Tokens& tokens, Matrix<S> y) const {
     typename Arena<typename B::Memory>::Scope scope(ctx.arena);
     Matrix<C> position;
+    std::int32_t* row = nullptr;
     if (positions) {
-      position = ctx.arena.template matrix<C>(tokens.length, width);
-      B::for_each_row(ctx, tokens.length, SinusoidRow<C>{tokens.position, position}, width * 32);
+      position = ctx.arena.template matrix<C>(tokens.positions != nullptr ? tokens.count() : tokens.length, width);
+      B::for_each_row(ctx, position.rows, SinusoidRow<C>{tokens, first_position, position}, width * 32);
+      if (padding >= 0) {
+        row = ctx.arena.template take<std::int32_t>(tokens.count());
+        B::for_each_index(ctx, tokens.sentences, CountedPlaces{tokens, padding, row});
+      }
     }
-    B::for_each_row(ctx, tokens.count(), EmbedRow<P>{w.weight.data, tokens, C(scale), position, y}, width);
+    B::for_each_row(ctx, tokens.count(), EmbedRow<P>{w.weight.data, tokens, C(scale), position, row, y}, width);
   }
   void backward(Context& ctx, const Params<A>& dw, const Tokens& tokens, Matrix<const S> dy) const {
     constexpr index_t block = EmbedBackwardColumns<P>::width;
     B::for_each_row(ctx, (width + block - 1) / block,
-                    EmbedBackwardColumns<P>{tokens.ids, tokens.valid, dy, A(scale), dw.weight.data},
+                    EmbedBackwardColumns<P>{tokens.ids, tokens.valid, padding, dy, A(scale), dw.weight.data},
                     tokens.count() * block);
   }
   /// logits (T, V) = output_scale * x table^T
@@ -117,6 +145,27 @@ struct Embedding {
                        Matrix<const S> dlogits, Matrix<S> dx) const {
     B::gemm(ctx, Op::transpose, Op::none, output_scale, dlogits, x, true, dw.weight.matrix());
     B::gemm(ctx, Op::none, Op::none, output_scale, dlogits, w.weight.matrix(), false, dx);
+  }
+};
+
+/// The table of a model's embedding and that of its output head, which are one if tied. Weights or gradients.
+template <class P, class Backend, class T>
+struct EmbeddingTables {
+  using Table = typename Embedding<P, Backend>::template Params<T>;
+  Table input, own_head;
+  bool tied = true;
+  EmbeddingTables() = default;
+  EmbeddingTables(const Embedding<P, Backend>& layer, bool is_tied)
+      : input(layer.template params<T>()), own_head(input), tied(is_tied) {}
+  const Table& head() const { return tied ? input : own_head; }
+  /// A model visits its own parts between the two: the leaves of a tied model keep their places.
+  template <class F>
+  void visit_input(F&& f) {
+    input.visit("shared.", f);
+  }
+  template <class F>
+  void visit_head(F&& f) {
+    if (!tied) own_head.visit("lm_head.", f);
   }
 };
 
