@@ -10,6 +10,7 @@
 
 #include "conformance/expert_choice.hpp"
 #include "conformance/layers.hpp"
+#include "conformance/models.hpp"
 #include "conformance/multi_hash.hpp"
 #include "conformance/noisy.hpp"
 #include "conformance/optim.hpp"
@@ -40,6 +41,8 @@ const std::map<std::string, Kind>& kinds() {
       SPARSEMOE_KIND("layer/mixtral_block", mixtral_case),
       SPARSEMOE_KIND("layer/nllb_sparse_mlp", nllb_block_case),
       SPARSEMOE_KIND("layer/nllb_top2_router", nllb_router_case),
+      SPARSEMOE_KIND("model/t5", t5_model_case),
+      SPARSEMOE_KIND("generate/t5", t5_generate_case),
       SPARSEMOE_KIND("routing/switch_paper", switch_case),
       SPARSEMOE_KIND("routing/gshard_top2", gshard_case),
       SPARSEMOE_KIND("routing/noisy_top_k", noisy_case),

@@ -42,6 +42,8 @@ class Case {
 
   const json& entry() const { return entry_; }
   const json& params() const { return entry_.at("params"); }
+  /// Where the case's file is: a model's directory.
+  std::filesystem::path folder() const { return file_.path().parent_path(); }
   index_t size(const char* name) const { return params().at(name).get<index_t>(); }
   bool has(const std::string& name) const { return file_.find(name) != nullptr; }
   std::vector<index_t> shape(const std::string& name) const { return file_.at(name).shape; }

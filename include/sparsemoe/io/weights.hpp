@@ -48,24 +48,40 @@ void save_weights(typename B::Context& ctx, const Weights<P, B>& weights, const 
   write_safetensors(path, views, metadata);
 }
 
+/// Throws FileError unless the tensor holds F64, F32, F16 or BF16.
+inline void check_float(const SafetensorsReader& file, const TensorInfo& info) {
+  for (const DType d : {DType::kF64, DType::kF32, DType::kF16, DType::kBF16})
+    if (info.dtype == d) return;
+  fail_file(file.path(), "tensor ", detail::shown(info.name), " is ", dtype_name(info.dtype),
+            ", expected F64, F32, F16 or BF16");
+}
+/// The values of a tensor that check_float() takes, as M.
+template <class M>
+void read_values(const SafetensorsReader& file, const TensorInfo& info, M* to) {
+  const auto widen = [&]<class T>(T) {
+    if constexpr (std::is_same_v<T, M>) {
+      file.read(info, to);
+    } else {
+      std::vector<T> raw(static_cast<std::size_t>(info.elements()));
+      file.read(info, raw.data());
+      for (std::size_t i = 0; i < raw.size(); ++i) to[i] = M(raw[i]);
+    }
+  };
+  if (info.dtype == DType::kF64) return widen(double{});
+  if (info.dtype == DType::kF32) return widen(float{});
+  if (info.dtype == DType::kF16) return widen(fp16{});
+  widen(bf16{});
+}
+
 namespace detail {
 
-/// One parameter in the master's type M. Throws FileError for another shape, or a type that is not M, F32 or BF16.
+/// One parameter in the master's type M. Throws FileError for another shape, or values that are no floats.
 template <class M>
 void read_parameter(const SafetensorsReader& file, const ParamInfo& p, M* to) {
-  const auto shape = file_shape(p.shape);
-  const DType dtype = file.at(p.name).dtype;
-  if (dtype == dtype_of<M>()) {
-    file.read(p.name, dtype, shape, to);
-  } else if (dtype == DType::kF32) {
-    std::vector<float> raw(static_cast<std::size_t>(p.shape.size()));
-    file.read(p.name, DType::kF32, shape, raw.data());
-    for (std::size_t i = 0; i < raw.size(); ++i) to[i] = M(raw[i]);
-  } else {
-    std::vector<bf16> raw(static_cast<std::size_t>(p.shape.size()));
-    file.read(p.name, DType::kBF16, shape, raw.data());
-    for (std::size_t i = 0; i < raw.size(); ++i) to[i] = M(raw[i]);
-  }
+  const TensorInfo& info = file.at(p.name);
+  file.check(p.name, info.dtype, file_shape(p.shape));
+  check_float(file, info);
+  read_values(file, info, to);
 }
 
 }  // namespace detail

@@ -190,6 +190,7 @@ class Decoder {
       x = c.out;
     }
     norm_.forward(ctx, weights_.norm, x, y, final_);
+    output_ = y;
   }
   /// dy (B Lt, D) -> dx (B Lt, D); dmemory (B Ls, D) += and dpool (B, D) +=, which the caller has set to zero.
   void backward(Context& ctx, const Tokens& tokens, const EncoderMemory<P>& memory, Matrix<const S> dy, Matrix<S> dx,
@@ -341,6 +342,19 @@ class Decoder {
     norm_.forward(ctx, weights_.norm, x, y, final_);
   }
 
+  /// What layer i was given in the last forward pass, (T, D); for i = layers, what the stack gave. It lives as long as
+  /// that pass's caches.
+  Matrix<const S> hidden_state(index_t i) const {
+    if (i == config_.layers) return output_;
+    return i == 0 ? input_ : cache_[static_cast<std::size_t>(i - 1)].out.as_const();
+  }
+  /// Calls f(layer, MoE, its cache) for every sparse layer: the routing of the last forward pass.
+  template <class F>
+  void visit_sparse(F&& f) const {
+    if constexpr (!is_dense<Spec>)
+      for (std::size_t l = 0; l < cache_.size(); ++l)
+        if (feed_[l].sparse()) f(static_cast<index_t>(l), feed_[l].moe(), cache_[l].feed.moe);
+  }
   std::vector<LayerStatistics> statistics(Context& ctx) const {
     std::vector<LayerStatistics> all;
     if constexpr (!is_dense<Spec>)
@@ -422,7 +436,7 @@ class Decoder {
   std::vector<Kept> kept_;
   Stepping stepping_;
   typename Norm::Cache final_;
-  Matrix<const S> input_;
+  Matrix<const S> input_, output_;
   Matrix<C> bias_;
 };
 

@@ -119,6 +119,7 @@ class Encoder {
       x = c.out;
     }
     norm_.forward(ctx, weights_.norm, x, y, final_);
+    output_ = y;
   }
   /// dy (T, D) -> dx (T, D); gradients accumulate.
   void backward(Context& ctx, const Tokens& tokens, Matrix<const S> dy, Matrix<S> dx, double loss_scale) {
@@ -149,6 +150,19 @@ class Encoder {
     if (config_.relative_positions) position_.backward(ctx, gradients_.position, tokens.length, dbias);
   }
 
+  /// What layer i was given in the last forward pass, (T, D); for i = layers, what the stack gave. It lives as long as
+  /// that pass's caches.
+  Matrix<const S> hidden_state(index_t i) const {
+    if (i == config_.layers) return output_;
+    return i == 0 ? input_ : cache_[static_cast<std::size_t>(i - 1)].out.as_const();
+  }
+  /// Calls f(layer, MoE, its cache) for every sparse layer: the routing of the last forward pass.
+  template <class F>
+  void visit_sparse(F&& f) const {
+    if constexpr (!is_dense<Spec>)
+      for (std::size_t l = 0; l < cache_.size(); ++l)
+        if (feed_[l].sparse()) f(static_cast<index_t>(l), feed_[l].moe(), cache_[l].feed.moe);
+  }
   /// What each sparse layer did in the last forward pass.
   std::vector<LayerStatistics> statistics(Context& ctx) const {
     std::vector<LayerStatistics> all;
@@ -191,7 +205,7 @@ class Encoder {
   Params<A> gradients_;
   std::vector<LayerCache> cache_;
   typename Norm::Cache final_;
-  Matrix<const S> input_;
+  Matrix<const S> input_, output_;
   Matrix<C> bias_;
 };
 

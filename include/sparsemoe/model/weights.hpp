@@ -76,6 +76,19 @@ class Weights {
     B::copy_from_host(ctx, reinterpret_cast<std::int8_t*>(storage() + p.offset), host.data(),
                       static_cast<index_t>(host.size()));
   }
+  /// Master values of one leaf (host memory) into both buffers, in the form the leaf has.
+  void set_leaf(typename B::Context& ctx, const ParamInfo& p, const M* values) {
+    if (p.shape.form == WeightForm::int8) return set_int8(ctx, p, values);
+    require(p.shape.form == WeightForm::plain, "weights: '", p.name, "' stays in its file");
+    if (shared || master_.data() != nullptr) B::copy_from_host(ctx, master() + p.offset, values, p.shape.size());
+    if constexpr (!shared) {
+      ParamInfo alone = p;
+      alone.offset = 0;
+      std::vector<S> narrow(static_cast<std::size_t>(reserved(p.shape, p.init)), S(0.0f));
+      store_leaf(alone, values, narrow.data());
+      B::copy_from_host(ctx, storage() + p.offset, narrow.data(), static_cast<index_t>(narrow.size()));
+    }
+  }
   /// After an update, which rounds every master into its storage slot: the wide leaves (the routers' weights) again in
   /// the master's type.
   void restore_wide(typename B::Context& ctx) {

@@ -1,0 +1,158 @@
+// hf/checkpoint.hpp -- weights into a model from a Hugging Face directory, and out of it again, by the family's table
+// of names. Every name, shape and type is checked before a weight changes; a directory is written whole or not at all.
+// Read next: hf/t5.hpp.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "sparsemoe/hf/config.hpp"
+#include "sparsemoe/hf/name_map.hpp"
+#include "sparsemoe/hf/tensors.hpp"
+#include "sparsemoe/io/directory.hpp"
+#include "sparsemoe/io/weights.hpp"
+
+namespace sparsemoe::inline SPARSEMOE_ABI {
+
+namespace hf {
+
+namespace parts {
+
+inline std::string shape_text(const std::vector<std::int64_t>& shape) {
+  std::string out = "[";
+  for (std::size_t i = 0; i < shape.size(); ++i) out += (i != 0 ? ", " : "") + std::to_string(shape[i]);
+  return out + "]";
+}
+inline std::vector<std::byte> bytes_of(const Tensors::Located& t) {
+  std::vector<std::byte> raw(t.info->bytes());
+  t.shard->read(*t.info, raw.data());
+  return raw;
+}
+/// A tensor that the table does not name: a repetition with the same bytes, or one that nothing reads.
+inline void check_extra(const NameMap& map, const Tensors& tensors, const Tensors::Located& t) {
+  const std::string& name = t.info->name;
+  if (std::find(map.unused.begin(), map.unused.end(), name) != map.unused.end()) return;
+  for (const auto& [alias, original] : map.aliases) {
+    if (alias != name) continue;
+    const Tensors::Located first = tensors.find(original);
+    if (first.info != nullptr && first.info->dtype == t.info->dtype && first.info->shape == t.info->shape &&
+        bytes_of(first) == bytes_of(t))
+      return;
+    fail_file(t.shard->path(), "tensor '", name, "' must be the same as '", original,
+              "': config.json says that they are tied");
+  }
+  fail_file(t.shard->path(), "tensor '", name, "' has no place in a ", map.family,
+            " model of this config.json; is it one of another configuration?");
+}
+
+}  // namespace parts
+
+/// Reads every weight. F64, F32, F16 and BF16 become the model's precision. Throws FileError naming the tensor that is
+/// missing, of another shape or type, or has no place in the model; then the weights are as they were.
+template <class P, class B>
+void load(typename B::Context& ctx, Weights<P, B>& weights, const NameMap& map, const Tensors& tensors) {
+  using M = typename P::master;
+  const std::vector<MappedTensor> mapped = map_names(map, weights.list());
+  std::map<std::string, bool> known;
+  for (const MappedTensor& m : mapped) {
+    std::string found = m.name;
+    Tensors::Located t = tensors.find(m.name);
+    for (const auto& [alias, original] : map.aliases)  // files may keep a tied tensor under any of its names
+      if (t.info == nullptr && original == m.name) t = tensors.find(found = alias);
+    if (t.info == nullptr)
+      fail_file(tensors.directory(), "tensor '", m.name, "' is missing; is this ", map.family,
+                " model one of another configuration?");
+    if (t.info->shape != m.shape())
+      fail_file(t.shard->path(), "tensor '", found, "' has shape ", parts::shape_text(t.info->shape), ", expected ",
+                parts::shape_text(m.shape()));
+    check_float(*t.shard, *t.info);
+    known[found] = true;
+  }
+  for (const Tensors::Located& t : tensors.all())
+    if (known.count(t.info->name) == 0) parts::check_extra(map, tensors, t);
+
+  std::vector<M> theirs, leaf;
+  for (std::size_t i = 0; i < mapped.size();) {
+    const ParamInfo& p = weights.list()[mapped[i].leaf];
+    leaf.assign(static_cast<std::size_t>(p.shape.size()), M(0));
+    for (const std::size_t first = mapped[i].leaf; i < mapped.size() && mapped[i].leaf == first; ++i) {
+      const MappedTensor& m = mapped[i];
+      Tensors::Located t = tensors.find(m.name);
+      for (const auto& [alias, original] : map.aliases)
+        if (t.info == nullptr && original == m.name) t = tensors.find(alias);
+      const index_t size = m.rows * m.cols;
+      theirs.resize(static_cast<std::size_t>(size));
+      read_values(*t.shard, *t.info, theirs.data());
+      for (index_t k = 0; k < size; ++k)
+        leaf[static_cast<std::size_t>(m.item * size + m.place(k))] = theirs[static_cast<std::size_t>(k)];
+    }
+    weights.set_leaf(ctx, p, leaf.data());
+  }
+}
+
+/// How a directory is written.
+struct Export {
+  DType dtype = DType::kF32;                                 // F32, F16 or BF16
+  std::uint64_t shard_bytes = std::uint64_t{5'000'000'000};  // most bytes of tensors in a file, if a tensor fits
+};
+
+/// Writes `directory`: `config` as config.json with its torch_dtype set, and the weights under the family's names, in
+/// one file or in shards with an index. Throws FileError if the directory exists already or cannot be written.
+template <class P, class B>
+void save(typename B::Context& ctx, const Weights<P, B>& weights, const NameMap& map, const Config& config,
+          const std::filesystem::path& directory, const Export& how = {}) {
+  using M = typename P::master;
+  require(how.dtype == DType::kF32 || how.dtype == DType::kF16 || how.dtype == DType::kBF16,
+          "hf: weights are written as F32, F16 or BF16, not as ", dtype_name(how.dtype));
+  const std::vector<MappedTensor> mapped = map_names(map, weights.list());
+  const std::vector<M> host = weights.get(ctx);
+  const std::uint64_t one = dtype_bytes(how.dtype);
+  std::vector<std::vector<std::size_t>> files(1);
+  std::uint64_t in_file = 0, total = 0;
+  for (std::size_t i = 0; i < mapped.size(); ++i) {
+    const std::uint64_t bytes = one * static_cast<std::uint64_t>(mapped[i].rows * mapped[i].cols);
+    if (in_file > 0 && in_file + bytes > how.shard_bytes) files.emplace_back(), in_file = 0;
+    files.back().push_back(i);
+    in_file += bytes, total += bytes;
+  }
+  AtomicDirectory target(directory);
+  Json names = Json::object();
+  for (std::size_t f = 0; f < files.size(); ++f) {
+    char name[64] = "model.safetensors";
+    if (files.size() > 1) std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", f + 1, files.size());
+    std::vector<std::vector<std::byte>> data;
+    std::vector<TensorView> views;
+    for (const std::size_t i : files[f]) {
+      const MappedTensor& m = mapped[i];
+      const index_t size = m.rows * m.cols;
+      const M* from = host.data() + weights.list()[m.leaf].offset + m.item * size;
+      auto& raw = data.emplace_back(static_cast<std::size_t>(size) * one);
+      for (index_t k = 0; k < size; ++k) {
+        const auto v = static_cast<float>(from[m.place(k)]);
+        std::byte* to = raw.data() + static_cast<std::size_t>(k) * one;
+        if (how.dtype == DType::kF32)
+          std::memcpy(to, &v, sizeof v);
+        else
+          *reinterpret_cast<std::uint16_t*>(to) = how.dtype == DType::kF16 ? fp16(v).bits : bf16(v).bits;
+      }
+      views.push_back({m.name, how.dtype, m.shape(), raw.data()});
+      names[m.name] = name;
+    }
+    write_safetensors(target.path() / name, views, {{"format", "pt"}});
+  }
+  if (files.size() > 1)
+    write_json(target.path() / "model.safetensors.index.json",
+               {{"metadata", {{"total_size", total}}}, {"weight_map", names}});
+  Json json = config.json();
+  json["torch_dtype"] = how.dtype == DType::kF32 ? "float32" : how.dtype == DType::kF16 ? "float16" : "bfloat16";
+  write_json(target.path() / "config.json", json);
+  target.commit();
+}
+
+}  // namespace hf
+
+}  // namespace sparsemoe::inline SPARSEMOE_ABI

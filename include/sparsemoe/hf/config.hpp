@@ -1,0 +1,110 @@
+// hf/config.hpp -- the config.json of a Hugging Face checkpoint, read key by key: a wrong key is named with its file.
+// Read next: hf/tensors.hpp for the weights beside it, hf/t5.hpp for a family.
+#pragma once
+
+#include <filesystem>
+#include <initializer_list>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "sparsemoe/io/json_config.hpp"
+#include "sparsemoe/view.hpp"
+
+namespace sparsemoe::inline SPARSEMOE_ABI {
+
+namespace hf {
+
+/// A JSON object of a checkpoint's directory. `null` is as good as absent, as in transformers. Getters throw FileError
+/// that names the file and the key.
+class Config {
+ public:
+  /// Reads DIRECTORY/`name`.
+  explicit Config(const std::filesystem::path& directory, const char* name = "config.json")
+      : Config(read_json(directory / name), directory / name) {}
+  /// An object that came from elsewhere; `path` opens the errors.
+  Config(Json json, std::filesystem::path path) : json_(std::move(json)), path_(std::move(path)) {
+    if (!json_.is_object()) fail_file(path_, "must hold an object, got ", detail::shown_json(json_));
+  }
+
+  const Json& json() const { return json_; }
+  const std::filesystem::path& path() const { return path_; }
+  /// The same with other values, as options of from_pretrained().
+  Config with(const Json& overrides) const {
+    Json json = json_;
+    for (const auto& [key, value] : overrides.items()) json[key] = value;
+    return {std::move(json), path_};
+  }
+
+  bool has(const std::string& key) const {
+    const auto at = json_.find(key);
+    return at != json_.end() && !at->is_null();
+  }
+  /// A value of type T (bool, an integer, a float, std::string, or a vector of these).
+  template <class T>
+  T get(const std::string& key) const {
+    if (!has(key)) fail_file(path_, "has no key \"", key, "\"");
+    T value{};
+    detail::field_from_json(value, json_.at(key), key, path_);
+    return value;
+  }
+  template <class T>
+  T get(const std::string& key, T otherwise) const {
+    return has(key) ? get<T>(key) : otherwise;
+  }
+  index_t size(const std::string& key) const { return get<index_t>(key); }
+  double real(const std::string& key, double otherwise) const { return get(key, otherwise); }
+  bool flag(const std::string& key, bool otherwise) const { return get(key, otherwise); }
+  std::string text(const std::string& key, const std::string& otherwise) const { return get(key, otherwise); }
+
+  /// Throws FileError: the key has a value that no model here has.
+  [[noreturn]] void refuse(const std::string& key, const std::string& expected) const {
+    fail_file(path_, "key \"", key, "\" is ", has(key) ? detail::shown_json(json_.at(key)) : "not there", ", expected ",
+              expected);
+  }
+  /// Refuses a key whose value is not `only`, if it is there at all.
+  template <class T>
+  void only(const std::string& key, const T& value) const {
+    if (has(key) && get<T>(key) != value) refuse(key, Json(value).dump());
+  }
+  /// The index of the key's value among `names`; refused if it is none of them.
+  std::size_t one_of(const std::string& key, const std::string& value, std::initializer_list<const char*> names) const {
+    std::string list;
+    std::size_t i = 0;
+    for (const char* name : names) {
+      if (value == name) return i;
+      ++i;
+      list += (list.empty() ? "" : ", ") + std::string(name);
+    }
+    refuse(key, "one of " + list);
+  }
+
+ private:
+  Json json_;
+  std::filesystem::path path_;
+};
+
+/// The special tokens of a checkpoint: of generation_config.json where it is, else of config.json. -1: it has none.
+struct SpecialTokens {
+  std::int32_t begin = -1, end = -1, padding = -1, first = -1;  // decoder's start, end, padding, forced first token
+
+  static SpecialTokens of(const Config& config) {
+    const std::filesystem::path directory = config.path().parent_path();
+    std::error_code ignored;
+    const bool own = std::filesystem::exists(directory / "generation_config.json", ignored);
+    const Config generation = own ? Config(directory, "generation_config.json") : config;
+    const auto id = [&](const char* key) {
+      const Config& from = generation.has(key) ? generation : config;
+      if (from.has(key) && from.json().at(key).is_array())
+        return from.template get<std::vector<std::int32_t>>(key).at(0);
+      return from.template get<std::int32_t>(key, -1);
+    };
+    SpecialTokens t{id("decoder_start_token_id"), id("eos_token_id"), id("pad_token_id"), id("forced_bos_token_id")};
+    if (t.begin < 0) t.begin = id("bos_token_id");
+    return t;
+  }
+};
+
+}  // namespace hf
+
+}  // namespace sparsemoe::inline SPARSEMOE_ABI

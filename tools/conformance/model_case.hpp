@@ -1,0 +1,164 @@
+// tools/conformance/model_case.hpp -- what the cases of encoder-decoder models share: the batch, hidden states, logits,
+// losses, every gradient under the checkpoint's names, and generated tokens with their scores.
+#pragma once
+
+#include "case.hpp"
+#include "sparsemoe/comm/solo.hpp"
+#include "sparsemoe/hf/checkpoint.hpp"
+#include "sparsemoe/infer/search.hpp"
+#include "sparsemoe/nn/loss.hpp"
+
+namespace conformance {
+
+inline hf::Config case_config(const Case& c, const json& overrides) {
+  return hf::Config(c.folder()).with(Json::parse(overrides.dump()));
+}
+
+/// Token ids of a case with their mask; without one, all count.
+struct Text {
+  index_t rows, cols;
+  std::vector<std::int32_t> ids, task;
+  std::vector<std::uint8_t> valid;
+  Text(const Case& c, const std::string& name, const std::string& mask) : Text(c, c.integers(name), name, mask) {}
+  Text(const Case& c, std::vector<std::int32_t> values, const std::string& shaped, const std::string& mask)
+      : rows(c.shape(shaped)[0]), cols(c.shape(shaped)[1]), ids(std::move(values)) {
+    task.assign(static_cast<std::size_t>(rows), 0);
+    valid.assign(ids.size(), 1);
+    if (c.has(mask)) valid = c.as<std::uint8_t>(mask);
+  }
+  Tokens tokens() const { return {rows, cols, ids.data(), valid.data(), task.data(), 0, nullptr}; }
+};
+
+template <class T>
+Values values_of(Matrix<const T> m) {
+  return Values(m.data, m.data + m.size());
+}
+
+/// Every gradient, under the checkpoint's names.
+template <class P, class Weights>
+void compare_gradients(Run<P>& run, const Weights& weights, const hf::NameMap& names) {
+  const auto results = run.c.results();
+  if (std::none_of(results.begin(), results.end(), [](const std::string& r) { return r.rfind("grad/", 0) == 0; }))
+    return;
+  for (const hf::MappedTensor& m : hf::map_names(names, weights.list())) {
+    const index_t size = m.rows * m.cols;
+    const auto* from = weights.gradient() + weights.list()[m.leaf].offset + m.item * size;
+    Values g(static_cast<std::size_t>(size));
+    for (index_t i = 0; i < size; ++i) g[static_cast<std::size_t>(i)] = static_cast<double>(from[m.place(i)]);
+    run.compare("grad/" + m.name, g);
+  }
+}
+
+template <class P, class Stack>
+void compare_hidden(Run<P>& run, const Stack& stack, const std::string& prefix) {
+  for (index_t i = 0; i <= stack.config().layers; ++i)
+    run.compare(join(prefix, "hidden_states.", i), values_of(stack.hidden_state(i)));
+}
+
+/// A labelled batch through the model. routing(model) compares what the routers did, while the caches live, and returns
+/// the weighted routing losses.
+template <class P, class Model, class Routing>
+void run_model(Run<P>& run, Model& model, const hf::NameMap& names, const hf::Config& config, Routing&& routing) {
+  using S = typename P::storage;
+  const Case& c = run.c;
+  hf::load(run.ctx, model.weights, names, hf::Tensors(c.folder()));
+  std::fill_n(model.weights.gradient(), model.weights.total(), 0);
+  run.ctx.training = c.params().at("mode") == "train";
+
+  const auto special = hf::SpecialTokens::of(config);
+  const std::vector<std::int32_t> labels = c.integers("in/labels");
+  const index_t length = c.shape("in/labels")[1];
+  std::vector<std::int32_t> shifted(labels.size());
+  index_t count = 0;
+  for (std::size_t i = 0; i < labels.size(); ++i) {
+    const bool first = static_cast<index_t>(i) % length == 0;
+    shifted[i] = first ? special.begin : labels[i - 1] < 0 ? special.padding : labels[i - 1];
+    count += labels[i] >= 0 ? 1 : 0;
+  }
+  run.compare("decoder_input_ids", shifted);
+  const Text source(c, "in/input_ids", "in/attention_mask");
+  const Text target(c, shifted, "in/labels", "in/decoder_attention_mask");
+
+  Solo solo;
+  double routing_loss = 0;
+  Values logits;
+  CrossEntropy<P, Cpu> loss;
+  loss.config = model.loss_config();
+  const double scale = 1 / static_cast<double>(count);
+  const LossSums sums = model.loss(run.ctx, {source.tokens(), target.tokens(), labels.data()}, solo, scale, 1,
+                                   [&](Matrix<S> z, index_t at) {
+                                     if (at == 0) {
+                                       compare_hidden(run, model.encoder(), "encoder/");
+                                       compare_hidden(run, model.decoder(), "decoder/");
+                                       routing_loss = routing(model);
+                                     }
+                                     const Values block = values_of(z.as_const());
+                                     logits.insert(logits.end(), block.begin(), block.end());
+                                     return loss(run.ctx, z, labels.data() + at, scale);
+                                   });
+  run.compare("logits", logits);
+  const double entropy = sums.loss * scale;
+  run.compare("loss/cross_entropy", Values{entropy});
+  run.compare("loss/total", Values{entropy + routing_loss});
+  compare_gradients(run, model.weights, names);
+}
+
+/// One run of generate(): greedy step scores, sequences, beam scores.
+template <class P, class Model>
+void run_generate(Run<P>& run, Model& model, const hf::NameMap& names, const hf::Config& config,
+                  const std::string& name, const json& kwargs) {
+  using S = typename P::storage;
+  const Case& c = run.c;
+  hf::load(run.ctx, model.weights, names, hf::Tensors(c.folder()));
+  run.ctx.training = false;
+  const auto special = hf::SpecialTokens::of(config);
+  const Text source(c, "in/input_ids", "in/attention_mask");
+  SearchOptions options;
+  options.begin = special.begin, options.end = special.end;
+  options.max_length = kwargs.at("max_new_tokens");
+  options.min_length = kwargs.value("min_new_tokens", 0);
+  options.no_repeat_ngram = kwargs.value("no_repeat_ngram_size", 0);
+  options.beams = kwargs.value("num_beams", 1);
+  options.nbest = kwargs.value("num_return_sequences", 1);
+  options.length_penalty = kwargs.value("length_penalty", 1.0);
+  options.first = kwargs.value("forced_bos_token_id", -1);
+  if (kwargs.value("early_stopping", false)) options.stopping = Stopping::first_found;
+  Solo solo;
+  const SearchResult found = search(run.ctx, model, solo, source.tokens(), options);
+
+  const index_t cols = c.shape(name + "/sequences")[1];
+  std::vector<std::int32_t> sequences;
+  std::vector<double> scores;
+  for (const auto& outputs : found)
+    for (const Hypothesis& h : outputs) {
+      std::vector<std::int32_t> row{options.begin};
+      row.insert(row.end(), h.tokens.begin(), h.tokens.end());
+      if (h.ended) row.push_back(options.end);
+      row.resize(static_cast<std::size_t>(cols), special.padding);
+      sequences.insert(sequences.end(), row.begin(), row.end());
+      scores.push_back(h.score);
+    }
+  run.compare(name + "/sequences", sequences);
+  if (c.has("f64/" + name + "/sequences_scores")) run.compare(name + "/sequences_scores", scores);
+  if (!c.has("f64/" + name + "/step_scores")) return;
+
+  // The logits of every step, fed with what was found; finished rows go on with padding.
+  typename Arena<typename Cpu::Memory>::Scope scope(run.ctx.arena);
+  const index_t steps = c.shape("f64/" + name + "/step_scores")[0], v = model.config().vocabulary;
+  model.begin(run.ctx, model.encode(run.ctx, source.tokens(), solo), source.rows, steps);
+  std::vector<S> logits(static_cast<std::size_t>(source.rows * v));
+  Values all;
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(source.rows)), previous(ids.size(), special.padding);
+  const std::vector<std::uint8_t> valid(ids.size(), 1);
+  for (index_t s = 0; s < steps; ++s) {
+    for (index_t r = 0; r < source.rows; ++r)
+      ids[static_cast<std::size_t>(r)] = sequences[static_cast<std::size_t>(r * cols + s)];
+    model.step(run.ctx, {source.rows, 1, ids.data(), valid.data(), source.task.data(), s, previous.data()}, solo,
+               {logits.data(), source.rows, v});
+    all.insert(all.end(), logits.begin(), logits.end());
+    previous = ids;
+  }
+  run.compare(name + "/step_scores", all);
+}
+
+}  // namespace conformance
