@@ -11,6 +11,7 @@
 #include "../examples/translation/corpus/leaks.hpp"
 #include "../examples/translation/corpus/spm.hpp"
 #include "../examples/translation/corpus/write.hpp"
+#include "tests/scratch.hpp"
 
 namespace fs = std::filesystem;
 using nmt::Part;
@@ -21,16 +22,7 @@ using sparsemoe::Error;
 namespace {
 
 /// A directory that goes with the test.
-struct Scratch {
-  fs::path path;
-  Scratch() : path(fs::temp_directory_path() / sparsemoe::join("sparsemoe-corpus-", ::getpid())) {
-    fs::remove_all(path);
-    fs::create_directories(path);
-  }
-  ~Scratch() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
+struct CorpusScratch : ScratchDirectory {
   fs::path file(const std::string& name, const std::string& text) const {
     nmt::write_file(path / name, text);
     return path / name;
@@ -301,7 +293,7 @@ TEST_CASE("the split holds out families, caps repeats, and a planted leak is fou
 }
 
 TEST_CASE("what is written is read back, and a failed run leaves nothing") {
-  const Scratch scratch;
+  const CorpusScratch scratch;
   const nmt::ParallelText text{{"en", "de", "fr"},
                                {{"one cup", "eine Tasse", ""}, {"two cups", "zwei Tassen", "deux tasses"}}};
   const auto corpus = nmt::split_parallel(text, {});
@@ -337,7 +329,7 @@ TEST_CASE("what is written is read back, and a failed run leaves nothing") {
 }
 
 TEST_CASE("a damaged corpus is refused at its line") {
-  const Scratch scratch;
+  const CorpusScratch scratch;
   fs::create_directories(scratch.path / "train");
   const auto load = [&] { return message([&] { nmt::load_corpus(scratch.path); }); };
   scratch.file("train/sources.tsv", "000000\tt\tteapot\n");
@@ -355,7 +347,7 @@ TEST_CASE("a damaged corpus is refused at its line") {
 }
 
 TEST_CASE("own text with any fault is refused with file and line") {
-  const Scratch scratch;
+  const CorpusScratch scratch;
   const auto tsv = [&](const std::string& text) {
     const auto path = scratch.file("own.tsv", text);
     return message([&] { nmt::read_parallel_tsv(path); });
@@ -403,7 +395,7 @@ TEST_CASE("own text is divided without shared sources or targets") {
 }
 
 TEST_CASE("a tokenizer gives back every text and knows its tags") {
-  const Scratch scratch;
+  const CorpusScratch scratch;
   nmt::ParallelText text{{"en", "de"}, {}};
   for (int i = 0; i < 300; ++i)
     text.rows.push_back(
@@ -441,7 +433,7 @@ TEST_CASE("codes and suites cannot smuggle paths or options") {
   for (const char* good : {"de", "pt_BR", "zh_CN", "ast"}) CHECK_NOTHROW(nmt::require_language_code(good));
   for (const char* bad : {"", "d", "../x", "DE", "de_", "de,fr", "german"})
     CHECK_THROWS_AS(nmt::require_language_code(bad), Error);
-  const Scratch scratch;
+  const CorpusScratch scratch;
   nmt::FetchOptions options;
   options.work = scratch.path;
   options.suites = {"../sid"};

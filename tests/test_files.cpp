@@ -13,29 +13,12 @@
 #include "sparsemoe/io/manifest.hpp"
 #include "sparsemoe/io/progress.hpp"
 #include "sparsemoe/io/safetensors.hpp"
+#include "tests/scratch.hpp"
 
 namespace {
 
 using namespace sparsemoe;
 namespace fs = std::filesystem;
-
-struct Scratch {
-  fs::path path;
-  Scratch() {
-    std::string name = (fs::temp_directory_path() / "sparsemoe-test-XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  ~Scratch() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
-  std::set<std::string> names() const {
-    std::set<std::string> out;
-    for (const auto& entry : fs::directory_iterator(path)) out.insert(entry.path().filename().string());
-    return out;
-  }
-};
 
 using Names = std::set<std::string>;
 
@@ -52,7 +35,7 @@ struct FileSizeLimit {
 };
 
 TEST_CASE("atomic_write replaces the content and leaves nothing else") {
-  Scratch scratch;
+  ScratchDirectory scratch;
   atomic_write(scratch.path / "a", "old");
   atomic_write(scratch.path / "a", "new and longer");
   CHECK(read_file(scratch.path / "a") == "new and longer");
@@ -62,7 +45,7 @@ TEST_CASE("atomic_write replaces the content and leaves nothing else") {
 }
 
 TEST_CASE("a write that fails half-way leaves the old file and one clear error") {
-  Scratch scratch;
+  ScratchDirectory scratch;
   const fs::path path = scratch.path / "weights";
   atomic_write(path, "old");
   const std::string large(100'000, 'x');
@@ -84,7 +67,7 @@ TEST_CASE("a full device is reported with its errno text") {
 }
 
 TEST_CASE("errors name the path the caller asked for") {
-  Scratch scratch;
+  ScratchDirectory scratch;
   const fs::path absent = scratch.path / "absent" / "file";
   CHECK_THROWS_WITH_AS(atomic_write(absent, "x"), doctest::Contains((absent.string() + ": ").c_str()), FileError);
   fs::create_directory(scratch.path / "dir");
@@ -95,7 +78,7 @@ TEST_CASE("errors name the path the caller asked for") {
 }
 
 TEST_CASE("a kill between write and commit leaves the old file; the leftover is removed at the next start") {
-  Scratch scratch;
+  ScratchDirectory scratch;
   atomic_write(scratch.path / "a", "old");
   const pid_t child = ::fork();
   if (child == 0) {
@@ -118,7 +101,7 @@ TEST_CASE("a kill between write and commit leaves the old file; the leftover is 
 }
 
 TEST_CASE("a checkpoint directory appears whole or not at all") {
-  Scratch scratch;
+  ScratchDirectory scratch;
   {
     AtomicDirectory directory(scratch.path / "step-5");
     atomic_write(directory.path() / "a", "x");
@@ -147,7 +130,7 @@ TEST_CASE("a checkpoint directory appears whole or not at all") {
 }
 
 TEST_CASE("LATEST names a directory inside the run and nothing else") {
-  Scratch scratch;
+  ScratchDirectory scratch;
   CHECK(!read_latest(scratch.path));
   write_latest(scratch.path, "step-5");
   CHECK(read_latest(scratch.path) == "step-5");
@@ -158,7 +141,7 @@ TEST_CASE("LATEST names a directory inside the run and nothing else") {
 }
 
 TEST_CASE("pruning keeps the newest steps") {
-  Scratch scratch;
+  ScratchDirectory scratch;
   for (const int step : {9, 10, 100, 2}) {
     AtomicDirectory directory(step_path(scratch.path, step));
     directory.commit();
@@ -201,7 +184,7 @@ void make_checkpoint(const fs::path& run, std::int64_t step) {
 }
 
 TEST_CASE("a manifest tells missing, truncated, long and corrupt files apart") {
-  Scratch scratch;
+  ScratchDirectory scratch;
   make_checkpoint(scratch.path, 1);
   const fs::path step = step_path(scratch.path, 1), model = step / "model.safetensors";
   CHECK_NOTHROW(verify_manifest(step));
@@ -245,7 +228,7 @@ TEST_CASE("a manifest tells missing, truncated, long and corrupt files apart") {
 }
 
 TEST_CASE("resume takes the newest checkpoint that verifies and says what it passed over") {
-  Scratch scratch;
+  ScratchDirectory scratch;
   CHECK(!find_checkpoint(scratch.path));
   CHECK_THROWS_WITH_AS(find_checkpoint(scratch.path / "absent"), doctest::Contains("absent: cannot list"), FileError);
   for (const int step : {5, 10, 15}) make_checkpoint(scratch.path, step);
@@ -266,7 +249,7 @@ std::vector<std::int64_t> logged_steps(const fs::path& path) {
 }
 
 TEST_CASE("a resumed log loses the lines past the checkpoint and a line cut short") {
-  Scratch scratch;
+  ScratchDirectory scratch;
   const fs::path path = scratch.path / "log.jsonl";
   {
     JsonLog log(path);
@@ -291,7 +274,7 @@ TEST_CASE("a resumed log loses the lines past the checkpoint and a line cut shor
 }
 
 TEST_CASE("damaged lines are counted, and lines longer than a read are whole") {
-  Scratch scratch;
+  ScratchDirectory scratch;
   const fs::path path = scratch.path / "log.jsonl";
   const std::string text(3 << 20, 'x');
   atomic_write(path, "{\"step\":1}\nnonsense\n\n[1]\n{\"step\":2,\"text\":\"" + text + "\"}\n{\"step\":3}\n{\"st");
@@ -319,7 +302,7 @@ TEST_CASE("the progress line fits its terminal") {
 }
 
 TEST_CASE("without a terminal, progress is plain lines every so many steps and at the end") {
-  Scratch scratch;
+  ScratchDirectory scratch;
   const fs::path path = scratch.path / "out";
   std::FILE* out = std::fopen(path.c_str(), "w");
   REQUIRE(out != nullptr);

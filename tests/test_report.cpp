@@ -7,24 +7,12 @@
 #include <set>
 
 #include "sparsemoe/report/training_report.hpp"
+#include "tests/scratch.hpp"
 
 namespace {
 
 using namespace sparsemoe;
 namespace fs = std::filesystem;
-
-struct Scratch {
-  fs::path path;
-  Scratch() {
-    std::string name = (fs::temp_directory_path() / "sparsemoe-test-XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  ~Scratch() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
-};
 
 /// What is wrong with the markup: "" if elements nest, attributes are quoted, and no bare < or & is in the text.
 std::string markup_problem(std::string text) {
@@ -168,7 +156,7 @@ TEST_CASE("numeric columns are aligned to the right, text follows its own direct
 
 /// The page of a run directory with the given files, checked for form, for escapes and for outside references.
 std::string report(const std::vector<std::pair<std::string, std::string>>& files) {
-  Scratch scratch;
+  ScratchDirectory scratch;
   for (const auto& [name, text] : files) atomic_write(scratch.path / name, text);
   write_training_report(scratch.path, scratch.path / "report.html");
   const std::string html = read_file(scratch.path / "report.html");
@@ -268,7 +256,7 @@ TEST_CASE("an empty, damaged or hostile log still gives a page") {
 }
 
 TEST_CASE("an absent log and broken side files are errors that name the file") {
-  Scratch scratch;
+  ScratchDirectory scratch;
   const fs::path out = scratch.path / "report.html";
   CHECK_THROWS_WITH_AS(write_training_report(scratch.path, out), doctest::Contains("log.jsonl"), FileError);
   atomic_write(scratch.path / "log.jsonl", "");

@@ -8,24 +8,12 @@
 #include <random>
 
 #include "sparsemoe/io/safetensors.hpp"
+#include "tests/scratch.hpp"
 
 namespace {
 
 using namespace sparsemoe;
 namespace fs = std::filesystem;
-
-struct Scratch {
-  fs::path path;
-  Scratch() {
-    std::string name = (fs::temp_directory_path() / "sparsemoe-test-XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  ~Scratch() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
-};
 
 std::string container(const std::string& header, const std::string& data = "", std::uint64_t lie = 0) {
   const std::uint64_t n = lie != 0 ? lie : header.size();
@@ -56,7 +44,7 @@ std::string refusal(const fs::path& path, const std::string& bytes) {
 }
 
 TEST_CASE("tensors of every dtype come back byte for byte, in name order, 64-byte aligned") {
-  Scratch scratch;
+  ScratchDirectory scratch;
   const fs::path path = scratch.path / "a.safetensors";
   std::mt19937 random(1);
   for (int round = 0; round < 50; ++round) {
@@ -98,7 +86,7 @@ TEST_CASE("tensors of every dtype come back byte for byte, in name order, 64-byt
 }
 
 TEST_CASE("reading by name checks dtype and shape") {
-  Scratch scratch;
+  ScratchDirectory scratch;
   const fs::path path = scratch.path / "a.safetensors";
   const float values[6] = {1, 2, 3, 4, 5, 6};
   write_safetensors(path, std::vector<TensorView>{{"w", DType::kF32, {2, 3}, values}});
@@ -115,7 +103,7 @@ TEST_CASE("reading by name checks dtype and shape") {
 }
 
 TEST_CASE("the writer refuses what the reader would refuse, and leaves no file") {
-  Scratch scratch;
+  ScratchDirectory scratch;
   const fs::path path = scratch.path / "a.safetensors";
   const float x = 0;
   const auto refused = [&](std::vector<TensorView> views, const Metadata& metadata = {}) {
@@ -133,7 +121,7 @@ TEST_CASE("the writer refuses what the reader would refuse, and leaves no file")
 }
 
 TEST_CASE("well-formed variants are accepted") {
-  Scratch scratch;
+  ScratchDirectory scratch;
   const fs::path path = scratch.path / "good";
   CHECK(refusal(path, container("{}")).empty());
   CHECK(refusal(path, container("{}     ")).empty());
@@ -147,7 +135,7 @@ TEST_CASE("well-formed variants are accepted") {
 }
 
 TEST_CASE("malformed files give one error that names the file") {
-  Scratch scratch;
+  ScratchDirectory scratch;
   const fs::path path = scratch.path / "bad.safetensors";
   const std::string good = tensor("a", "U8", "[2]", "[0,2]");
   std::string deep = "{\"a\":";
@@ -250,7 +238,7 @@ TEST_CASE("malformed files give one error that names the file") {
 }
 
 TEST_CASE("a file cut at any byte is refused") {
-  Scratch scratch;
+  ScratchDirectory scratch;
   const fs::path path = scratch.path / "whole";
   const float values[6] = {1, 2, 3, 4, 5, 6};
   write_safetensors(path, std::vector<TensorView>{{"a", DType::kF32, {2, 2}, values}, {"b", DType::kF32, {2}, values}},
@@ -264,7 +252,7 @@ TEST_CASE("a file cut at any byte is refused") {
 }
 
 TEST_CASE("a file that shrinks after opening is an error at read, not garbage") {
-  Scratch scratch;
+  ScratchDirectory scratch;
   const fs::path path = scratch.path / "a";
   const float values[4] = {1, 2, 3, 4};
   write_safetensors(path, std::vector<TensorView>{{"a", DType::kF32, {4}, values}});
@@ -275,7 +263,7 @@ TEST_CASE("a file that shrinks after opening is an error at read, not garbage") 
 }
 
 TEST_CASE("random mutations are refused or read inside the file") {
-  Scratch scratch;
+  ScratchDirectory scratch;
   const fs::path path = scratch.path / "mutant";
   const std::string header = "{\"__metadata__\":{\"k\":\"v\"}," + tensor("a", "F32", "[2,2]", "[0,16]") + "," +
                              tensor("b", "U8", "[3]", "[16,19]") + "}";

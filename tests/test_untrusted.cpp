@@ -11,6 +11,7 @@
 #include <new>
 
 #include "sparsemoe/io/sharded.hpp"
+#include "tests/scratch.hpp"
 
 namespace {
 std::size_t held = 0, most = 0;  // bytes of operator new, now and at most; this program has one thread
@@ -33,17 +34,7 @@ namespace {
 using namespace sparsemoe;
 namespace fs = std::filesystem;
 
-struct Scratch {
-  fs::path path;
-  Scratch() {
-    std::string name = (fs::temp_directory_path() / "sparsemoe-test-XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  ~Scratch() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
+struct UntrustedScratch : ScratchDirectory {
   fs::path write(const std::string& name, const std::string& bytes) const {
     fs::remove(path / name);
     File file = File::create(path / name);
@@ -78,7 +69,7 @@ const std::string good_map =
     R"("weight_map": {"a": "one.safetensors", "b": "one.safetensors", "c": "two.safetensors"})";
 
 TEST_CASE("a sharded model reads as one set of tensors") {
-  Scratch scratch;
+  UntrustedScratch scratch;
   write_shards(scratch.path);
   for (const std::string metadata : {"", R"("metadata": {"total_size": 16, "format": "pt"}, )"}) {
     const ShardedReader model(scratch.write("index.json", "{" + metadata + good_map + "}"));
@@ -94,7 +85,7 @@ TEST_CASE("a sharded model reads as one set of tensors") {
 }
 
 TEST_CASE("malformed shard indices are refused") {
-  Scratch scratch;
+  UntrustedScratch scratch;
   write_shards(scratch.path);
   const auto map = [](const std::string& file) {
     return R"({"weight_map": {"a": ")" + file + R"(", "b": "one.safetensors", "c": "two.safetensors"}})";
@@ -155,7 +146,7 @@ TEST_CASE("malformed shard indices are refused") {
 }
 
 TEST_CASE("malformed JSON documents are refused") {
-  Scratch scratch;
+  UntrustedScratch scratch;
   std::string deep, keys = "{\"0\":0", values = "[0";
   for (int i = 0; i < 100'000; ++i) deep += "[";
   for (int i = 1; i < 20'000; ++i) keys += ",\"" + std::to_string(i) + "\":0";
@@ -191,7 +182,7 @@ TEST_CASE("malformed JSON documents are refused") {
 }
 
 TEST_CASE("malformed safetensors headers take little memory") {
-  Scratch scratch;
+  UntrustedScratch scratch;
   std::string header = "{\"t\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}";
   for (int i = 0; i < 40'000; ++i)
     header += ",\"t" + std::to_string(i) + "\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}";

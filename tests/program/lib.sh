@@ -3,6 +3,7 @@
 # Works for a sanitizer build too: a report of a sanitizer fails the check that caused it.
 set -uo pipefail
 program=$(realpath "${1:?usage: $0 PROGRAM}")
+name_of_program=$(basename "$program")
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 cd "$scratch" || exit 1
@@ -46,17 +47,17 @@ refuse() {
 }
 refused() {  # refused WHAT REGEX STATUS: the same of a command that has run
   local sentences
-  sentences=$(grep -c '^sparsemoe-nmt: ' err)
+  sentences=$(grep -c "^$name_of_program: " err)
   if [ "$3" = 0 ]; then
     bad "$1: not refused" err
   elif [ "$3" -gt 127 ] || crashed err; then
     bad "$1: exit status $3" err
-  elif [ "$sentences" != 1 ] || ! grep '^sparsemoe-nmt: ' err | grep -qE -- "$2"; then
+  elif [ "$sentences" != 1 ] || ! grep "^$name_of_program: " err | grep -qE -- "$2"; then
     bad "$1: expected one sentence like: $2" err
   else
     pass
   fi
-  [ -z "${SHOW:-}" ] || grep '^sparsemoe-nmt: ' err
+  [ -z "${SHOW:-}" ] || grep "^$name_of_program: " err
 }
 
 # Is the whole file one JSON value?
