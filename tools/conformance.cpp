@@ -15,6 +15,7 @@
 #include "conformance/noisy.hpp"
 #include "conformance/optim.hpp"
 #include "conformance/routing.hpp"
+#include "conformance/switch_layers.hpp"
 #include "conformance/top_k_blocks.hpp"
 
 namespace conformance {
@@ -41,8 +42,15 @@ const std::map<std::string, Kind>& kinds() {
       SPARSEMOE_KIND("layer/mixtral_block", mixtral_case),
       SPARSEMOE_KIND("layer/nllb_sparse_mlp", nllb_block_case),
       SPARSEMOE_KIND("layer/nllb_top2_router", nllb_router_case),
+      SPARSEMOE_KIND("layer/switch_top1_router", switch_router_case),
+      SPARSEMOE_KIND("layer/switch_sparse_mlp", switch_mlp_case),
+      SPARSEMOE_KIND("layer/router_loss", router_loss_case),
       SPARSEMOE_KIND("model/t5", t5_model_case),
       SPARSEMOE_KIND("generate/t5", t5_generate_case),
+      SPARSEMOE_KIND("model/switch", switch_model_case),
+      SPARSEMOE_KIND("generate/switch", switch_generate_case),
+      SPARSEMOE_KIND("model/nllb", nllb_model_case),
+      SPARSEMOE_KIND("generate/nllb", nllb_generate_case),
       SPARSEMOE_KIND("routing/switch_paper", switch_case),
       SPARSEMOE_KIND("routing/gshard_top2", gshard_case),
       SPARSEMOE_KIND("routing/noisy_top_k", noisy_case),

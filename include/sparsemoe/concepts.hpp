@@ -53,8 +53,10 @@ constexpr bool check_precision() {
 enum class Level { token, sentence, task, none };
 
 /// How chosen scores become combine weights: p_e as it is (Switch: renormalising top-1 would kill the gradient), p_e
-/// over the sum of the chosen before any is dropped, the same over those that were kept, or 1 / top_k.
-enum class Gate { probability, normalised, normalised_after_drop, constant };
+/// over the sum of the chosen before any is dropped, the same over those that were kept, or 1 / top_k. `own`: the router
+/// says, by  weigh(Row<const T> p, const int32_t* chosen, const bool* kept, T* w) const  and the way back
+/// weigh_backward(p, chosen, kept, const T* dw, T* d) const, which adds to d(e) the gradient of p(e).
+enum class Gate { probability, normalised, normalised_after_drop, constant, own };
 
 /// How logits become scores: a softmax over the experts, or a sigmoid of each (DeepSeek-V3), whose balance loss and
 /// weights are those of the scores over their sum.
@@ -248,6 +250,8 @@ struct RouterTraits {
     else
       return false;
   }();
+  /// y(t) gets w(t, k) x(t) of a choice that found no slot, in place of nothing.
+  static constexpr bool passes_dropped = requires { requires R::passes_dropped; };
   static constexpr bool can_drop_tokens = [] {
     if constexpr (requires { R::can_drop_tokens; })
       return static_cast<bool>(R::can_drop_tokens);

@@ -122,6 +122,10 @@ struct Run {
   std::vector<S> in(const std::string& name) const { return c.as<S>("in/" + name); }
   std::vector<S> cotangent(const std::string& name) const { return c.as<S>("cotangent/" + name); }
   template <class T>
+  std::vector<T> cotangent_of(const std::string& name) const {
+    return c.as<T>("cotangent/" + name);
+  }
+  template <class T>
   void compare(const std::string& name, const std::vector<T>& mine) const {
     c.compare(score, std::is_same_v<P, Fp64>, name, Values(mine.begin(), mine.end()));
   }

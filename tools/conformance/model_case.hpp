@@ -7,6 +7,7 @@
 #include "sparsemoe/hf/checkpoint.hpp"
 #include "sparsemoe/infer/search.hpp"
 #include "sparsemoe/nn/loss.hpp"
+#include "without_cache.hpp"
 
 namespace conformance {
 
@@ -103,26 +104,13 @@ void run_model(Run<P>& run, Model& model, const hf::NameMap& names, const hf::Co
   compare_gradients(run, model.weights, names);
 }
 
-/// One run of generate(): greedy step scores, sequences, beam scores.
+/// Sequences, the scores of beams, and the greedy logits of every step.
 template <class P, class Model>
-void run_generate(Run<P>& run, Model& model, const hf::NameMap& names, const hf::Config& config,
-                  const std::string& name, const json& kwargs) {
+void compare_generation(Run<P>& run, Model& model, const hf::SpecialTokens& special, const SearchOptions& options,
+                        const std::string& name) {
   using S = typename P::storage;
   const Case& c = run.c;
-  hf::load(run.ctx, model.weights, names, hf::Tensors(c.folder()));
-  run.ctx.training = false;
-  const auto special = hf::SpecialTokens::of(config);
   const Text source(c, "in/input_ids", "in/attention_mask");
-  SearchOptions options;
-  options.begin = special.begin, options.end = special.end;
-  options.max_length = kwargs.at("max_new_tokens");
-  options.min_length = kwargs.value("min_new_tokens", 0);
-  options.no_repeat_ngram = kwargs.value("no_repeat_ngram_size", 0);
-  options.beams = kwargs.value("num_beams", 1);
-  options.nbest = kwargs.value("num_return_sequences", 1);
-  options.length_penalty = kwargs.value("length_penalty", 1.0);
-  options.first = kwargs.value("forced_bos_token_id", -1);
-  if (kwargs.value("early_stopping", false)) options.stopping = Stopping::first_found;
   Solo solo;
   const SearchResult found = search(run.ctx, model, solo, source.tokens(), options);
 
@@ -145,7 +133,7 @@ void run_generate(Run<P>& run, Model& model, const hf::NameMap& names, const hf:
   // The logits of every step, fed with what was found; finished rows go on with padding.
   typename Arena<typename Cpu::Memory>::Scope scope(run.ctx.arena);
   const index_t steps = c.shape("f64/" + name + "/step_scores")[0], v = model.config().vocabulary;
-  model.begin(run.ctx, model.encode(run.ctx, source.tokens(), solo), source.rows, steps);
+  model.begin(run.ctx, model.encode(run.ctx, source.tokens(), solo), source.rows, steps, 1);
   std::vector<S> logits(static_cast<std::size_t>(source.rows * v));
   Values all;
   std::vector<std::int32_t> ids(static_cast<std::size_t>(source.rows)), previous(ids.size(), special.padding);
@@ -159,6 +147,28 @@ void run_generate(Run<P>& run, Model& model, const hf::NameMap& names, const hf:
     previous = ids;
   }
   run.compare(name + "/step_scores", all);
+}
+
+/// One run of generate().
+template <class P, class Model>
+void run_generate(Run<P>& run, Model& model, const hf::NameMap& names, const hf::Config& config,
+                  const std::string& name, const json& kwargs) {
+  hf::load(run.ctx, model.weights, names, hf::Tensors(run.c.folder()));
+  run.ctx.training = false;
+  const auto special = hf::SpecialTokens::of(config);
+  SearchOptions options;
+  options.begin = special.begin, options.end = special.end;
+  options.max_length = kwargs.at("max_new_tokens");
+  options.min_length = kwargs.value("min_new_tokens", 0);
+  options.no_repeat_ngram = kwargs.value("no_repeat_ngram_size", 0);
+  options.beams = kwargs.value("num_beams", 1);
+  options.nbest = kwargs.value("num_return_sequences", 1);
+  options.length_penalty = kwargs.value("length_penalty", 1.0);
+  options.first = kwargs.value("forced_bos_token_id", -1);
+  if (kwargs.value("early_stopping", false)) options.stopping = Stopping::first_found;
+  if (kwargs.value("use_cache", true)) return compare_generation(run, model, special, options, name);
+  WithoutCache<Model> slow(model);
+  compare_generation(run, slow, special, options, name);
 }
 
 }  // namespace conformance

@@ -10,4 +10,13 @@ void t5_model_case(Run<P>& run);
 template <class P>
 void t5_generate_case(Run<P>& run);
 
+template <class P>
+void switch_model_case(Run<P>& run);
+template <class P>
+void switch_generate_case(Run<P>& run);
+template <class P>
+void nllb_model_case(Run<P>& run);
+template <class P>
+void nllb_generate_case(Run<P>& run);
+
 }  // namespace conformance

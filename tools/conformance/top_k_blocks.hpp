@@ -1,8 +1,8 @@
-// tools/conformance/top_k_blocks.hpp -- the top-k blocks of Mixtral and NLLB, and NLLB's router alone. What is peculiar
-// to a reference is a router here, about ten lines each.
+// tools/conformance/top_k_blocks.hpp -- the top-k blocks of Mixtral and NLLB, and NLLB's router alone.
 #pragma once
 
 #include "routing.hpp"
+#include "sparsemoe/hf/nllb_router.hpp"
 #include "sparsemoe/nn/linear.hpp"
 
 namespace conformance {
@@ -62,44 +62,15 @@ void mixtral_case(Run<P>& run) {
   }
 }
 
-/// NLLB's top-2: weights over what was kept. `Random`: the second choice is kept iff twice its raw probability beats a
-/// draw.
-template <Gate When, bool Random>
-struct NllbTop2 : TopK<2> {
-  static constexpr Gate gate = When;
-  static constexpr Balance balance = Balance::none;
-  const double* draws = nullptr;
-  template <class T>
-  Choice<2> choose(Row<const T> p, const TokenInfo& info) const {
-    Choice<2> c = best<2>(p);
-    if (Random && !(T(2) * p[c.expert[1]] > T(draws[info.unit]))) c.expert[1] = Choice<2>::rejected(c.expert[1]);
-    return c;
-  }
-};
-/// The second expert is the best of the others by logits with Gumbel noise; the weights do not see the noise.
-template <Gate When>
-struct NllbSampled : TopK<2> {
-  static constexpr Gate gate = When;
-  static constexpr Balance balance = Balance::none;
-  const double* draws = nullptr;  // (T, E)
-  template <class T>
-  Choice<2> choose(Row<const T> p, const TokenInfo& info) const {
-    Choice<2> c = best<2>(p);
-    double top = -INFINITY;
-    for (index_t e = 0; e < p.size(); ++e) {
-      const double noisy = std::log(static_cast<double>(p[e])) + draws[info.unit * p.size() + e];
-      if (e != c.expert[0] && noisy > top) top = noisy, c.expert[1] = static_cast<std::int32_t>(e);
-    }
-    return c;
-  }
-};
-template <class P, class Router, class Act>
+template <class P, class Act>
 void nllb_block_of(Run<P>& run) {
+  using Router = hf::NllbRouter;
   const Case& c = run.c;
   const index_t n = c.size("B") * c.size("S"), experts = c.size("E");
   MoeConfig config;
   config.experts = experts, config.width = c.size("D"), config.hidden = c.size("FF"), config.bias = true;
-  Sparse<P, Router, Act>::set_capacity(config, c.size("cap"), n);
+  Router router;
+  router.expert_capacity = static_cast<std::int32_t>(c.size("cap")), router.eval_share = 0;
   const bool training = c.params().at("train");
   config.output_masking = c.params().at("drop");
   const double kept = training ? 1 : 1 - config.output_masking;  // theirs scales outputs, ours the weights
@@ -108,7 +79,7 @@ void nllb_block_of(Run<P>& run) {
   for (index_t e = 0; e < experts; ++e)
     for (const auto& [ours, theirs] : names)
       links.push_back({join("experts.", ours), e, join("w/experts.expert_", e, ".", theirs), ours[0] == 'w'});
-  Sparse<P, Router, Act> layer(run, config, {}, links);
+  Sparse<P, Router, Act> layer(run, config, router, links);
   run.ctx.training = training;
   const Mask mask(n);
   const auto x = run.in("x");
@@ -128,33 +99,37 @@ void nllb_block_of(Run<P>& run) {
 template <class P>
 void nllb_block_case(Run<P>& run) {
   const json& p = run.c.params();
-  using Router = NllbTop2<Gate::normalised_after_drop, false>;
-  if (p.at("act") == "relu") return nllb_block_of<P, Router, Relu>(run);
-  if (p.at("act") == "gelu") return nllb_block_of<P, Router, Gelu>(run);
+  if (p.at("act") == "relu") return nllb_block_of<P, Relu>(run);
+  if (p.at("act") == "gelu") return nllb_block_of<P, Gelu>(run);
   throw Skip{"no such activation"};
 }
 
 /// The router alone: experts of width 1 whose outputs nobody looks at.
-template <class P, class Router>
-void nllb_router_of(Run<P>& run, Router router) {
+template <class P>
+void nllb_router_case(Run<P>& run) {
   using S = typename P::storage;
   const Case& c = run.c;
   const index_t n = c.size("T"), d = c.size("D"), experts = c.size("E");
   const Values draws = c.has("in/uniform")  ? c.values("in/uniform")
                        : c.has("in/gumbel") ? c.values("in/gumbel")
                                             : Values{};
-  router.draws = draws.data();
+  const json& p = c.params();
+  hf::NllbRouter router;
+  router.draws = draws.empty() ? nullptr : draws.data();
+  router.normalise_before = p.at("norm_before");
+  if (p.at("policy") == "random") router.second = hf::SecondExpert::random;
+  if (p.at("policy") == "sampling") router.second = hf::SecondExpert::sampling;
+  router.expert_capacity = static_cast<std::int32_t>(c.size("cap"));
+  router.eval_share = p.at("frac");
   MoeConfig config;
   config.experts = experts, config.width = d, config.hidden = 1;
-  const double share = c.params().at("frac").template get<double>() * static_cast<double>(n);
-  const index_t capacity = c.params().at("train") ? c.size("cap") : static_cast<index_t>(std::ceil(share));
-  using Layer = Sparse<P, Router, Relu>;
-  Layer::set_capacity(config, capacity, n);
+  using Layer = Sparse<P, hf::NllbRouter, Relu>;
   if (c.params().at("bpr")) config.priority = Priority::batch;
   std::vector<Link> links = {{"router.weight", 0, "w/classifier.weight", true}};
   config.gate_bias = c.params().at("bias");
   if (config.gate_bias) links.push_back({"router.bias", -1, "w/classifier.bias", false});
   Layer layer(run, config, router, links);
+  run.ctx.training = p.at("train");
   Mask mask(n);
   if (c.has("in/padding_mask") && !c.params().at("ignore_pad"))
     for (index_t t = 0; t < n; ++t)
@@ -174,22 +149,9 @@ void nllb_router_of(Run<P>& run, Router router) {
   run.compare("out/combine_weights", combine);
   run.compare("out/dispatch_mask", dispatched);
   run.compare("out/top1_mask", first);
-  run.compare("out/capacity", Values{static_cast<double>(capacity)});
+  run.compare("out/capacity", Values{static_cast<double>(layer.cache.capacity)});
   run.compare("grad/x",
               layer.backward(mask.tokens(), x, std::vector<S>(x.size(), S(0)), run.cotangent("combine_weights")));
   layer.bound.compare();
 }
-template <class P>
-void nllb_router_case(Run<P>& run) {
-  const json& p = run.c.params();
-  const bool before = p.at("norm_before"), random = p.at("policy") == "random";
-  if (random && before) throw Skip{"raw weight of the second expert after normalising before the drop"};
-  if (p.at("policy") == "sampling")
-    return before ? nllb_router_of<P>(run, NllbSampled<Gate::normalised>{})
-                  : nllb_router_of<P>(run, NllbSampled<Gate::normalised_after_drop>{});
-  if (before) return nllb_router_of<P>(run, NllbTop2<Gate::normalised, false>{});
-  if (random) return nllb_router_of<P>(run, NllbTop2<Gate::normalised_after_drop, true>{});
-  nllb_router_of<P>(run, NllbTop2<Gate::normalised_after_drop, false>{});
-}
-
 }  // namespace conformance

@@ -187,16 +187,63 @@ struct CombineRow {
     }
   }
 };
-/// dweight(t, k) = what the caller's own losses want of a kept combine weight; that of a dropped one is a constant 0.
+/// dweight(t, k) = what the caller's own losses want of a combine weight that was kept, or, if all count, of any; that
+/// of a dropped one is a constant 0.
 template <class R>
 struct KeptWeightGradient {
   Matrix<const R> dcombine;  // (T, K), or empty
   const std::int32_t* slot;
   R* dweight;
   index_t tokens, top_k;
+  bool all;
   SPARSEMOE_HD void operator()(index_t i) const {
     const index_t t = i / top_k, k = i % top_k;
-    dweight[i] = !dcombine.empty() && slot[k * tokens + t] >= 0 ? dcombine(t, k) : R(0);
+    dweight[i] = !dcombine.empty() && (all || slot[k * tokens + t] >= 0) ? dcombine(t, k) : R(0);
+  }
+};
+/// y(t) += w(t, k) x(t) for choices that found no slot (RouterTraits::passes_dropped).
+template <class P>
+struct PassDroppedRow {
+  using S = typename P::storage;
+  using C = typename P::compute;
+  using R = typename P::router;
+  Choices choices;
+  const std::int32_t* slot;  // (K T)
+  const R* weight;           // (T, K)
+  Matrix<const S> x;
+  Matrix<S> y;
+  SPARSEMOE_HD bool passes(index_t t, index_t k) const { return slot[k * x.rows + t] < 0 && choices.at(t, k) >= 0; }
+  template <class Team>
+  SPARSEMOE_HD void operator()(Team team, index_t t) const {
+    for (index_t k = 0; k < choices.top_k; ++k) {
+      if (!passes(t, k)) continue;
+      const C w = C(weight[t * choices.top_k + k]);
+      for (index_t j = team.lane(); j < y.cols; j += Team::lanes) y(t, j) = S(C(y(t, j)) + w * C(x(t, j)));
+    }
+  }
+};
+/// dweight(t, k) += <dy(t), x(t)>, dx(t) += w(t, k) dy(t).
+template <class P>
+struct PassDroppedBackwardRow {
+  using S = typename P::storage;
+  using C = typename P::compute;
+  using R = typename P::router;
+  PassDroppedRow<P> forward;
+  Matrix<const S> dy;
+  R* dweight;
+  Matrix<S> dx;
+  template <class Team>
+  SPARSEMOE_HD void operator()(Team team, index_t t) const {
+    const index_t K = forward.choices.top_k;
+    for (index_t k = 0; k < K; ++k) {
+      if (!forward.passes(t, k)) continue;
+      const C w = C(forward.weight[t * K + k]);
+      C dot = 0;
+      for (index_t j = team.lane(); j < dx.cols; j += Team::lanes) dot += C(dy(t, j)) * C(forward.x(t, j));
+      for (index_t j = team.lane(); j < dx.cols; j += Team::lanes) dx(t, j) = S(C(dx(t, j)) + w * C(dy(t, j)));
+      dot = team.sum(dot);
+      if (team.lane() == 0) dweight[t * K + k] += R(dot);
+    }
   }
 };
 /// Slot s of (t, k): doutput(s) = w dy(t), dweight(t, k) += <dy(t), output(s)>.

@@ -100,6 +100,14 @@ struct GroupBalanceRow {
     if (team.lane() == 0) loss[g] = total;
   }
 };
+/// to(i) += scale * from(i)
+template <class R>
+struct AddScaled {
+  const R* from;
+  R scale;
+  R* to;
+  SPARSEMOE_HD void operator()(index_t i) const { to[i] += scale * from[i]; }
+};
 /// A vector as a column of add_column_sums.
 template <class R>
 struct VectorTerm {
@@ -154,6 +162,7 @@ struct GateBackwardRow {
   Matrix<const R> extra = {};  // (U, E) another loss's gradient of the scores, or empty: times
   R extra_scale = R(0);        // extra_scale, over the number of tokens
   index_t scope = 0;
+  Router router = {};  // read with Gate::own
   template <class Team>
   SPARSEMOE_HD void operator()(Team team, index_t u) const {
     const index_t n = scores.cols;
@@ -199,6 +208,10 @@ struct GateBackwardRow {
     if constexpr (Router::gate == Gate::probability) {
       for (index_t k = 0; k < top_k; ++k)
         if (c[k] >= 0) d[c[k]] += scale * dw[k];
+    } else if constexpr (Router::gate == Gate::own) {
+      bool kept[Router::top_k];
+      for (index_t k = 0; k < top_k; ++k) kept[k] = slot[k * tokens + u] >= 0;
+      router.weigh_backward(Row<const R>{p, scores.cols}, c, kept, dw, d);
     } else if constexpr (Router::gate == Gate::normalised || Router::gate == Gate::normalised_after_drop) {
       const auto counts = [&](index_t k) {
         return Router::gate == Gate::normalised ? c[k] != -1 : slot[k * tokens + u] >= 0;

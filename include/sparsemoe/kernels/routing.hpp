@@ -29,6 +29,19 @@ struct RouterInputRow {
       for (index_t j = team.lane(); j < y.cols; j += Team::lanes) out[j] = R(in[j]) * factor(r * y.cols + j);
   }
 };
+/// y = x times the same factors, for a layer whose experts see them too; also its own way back.
+template <class S, class R>
+struct JitterRow {
+  Matrix<const S> x;
+  Matrix<S> y;
+  R jitter;
+  Random random;
+  template <class Team>
+  SPARSEMOE_HD void operator()(Team team, index_t r) const {
+    const RouterInputRow<S, R> draws{{}, {}, jitter, random};
+    for (index_t j = team.lane(); j < y.cols; j += Team::lanes) y(r, j) = S(R(x(r, j)) * draws.factor(r * y.cols + j));
+  }
+};
 /// The way back: dx += d(router input) * factor.
 template <class S, class R>
 struct RouterInputBackwardRow {
@@ -303,8 +316,9 @@ struct CombineWeights {
   Matrix<const R> scores;    // (U, E)
   const std::int32_t* slot;  // (K T)
   index_t tokens;
-  R* weight;       // (T, K)
-  R scale = R(1);  // of all weights
+  R* weight;           // (T, K)
+  R scale = R(1);      // of all weights
+  Router router = {};  // read with Gate::own
   SPARSEMOE_HD void operator()(index_t t) const {
     const index_t K = choices.top_k;
     const index_t u = choices.units.of(t);
@@ -315,11 +329,20 @@ struct CombineWeights {
         const bool counts = Router::gate == Gate::normalised ? v != -1 : slot[k * tokens + t] >= 0;
         if (counts) chosen += scores(u, Choice<1>::expert_of(v));
       }
+    [[maybe_unused]] R own[Router::top_k > 0 ? Router::top_k : 1];
+    if constexpr (Router::gate == Gate::own) {
+      bool kept[Router::top_k];
+      for (index_t k = 0; k < K; ++k) kept[k] = slot[k * tokens + t] >= 0;
+      if (choices.valid[t] != 0)
+        router.weigh(Row<const R>{scores.row(u).data, scores.cols}, choices.chosen + u * K, kept, own);
+    }
     for (index_t k = 0; k < K; ++k) {
       R w = 0;
-      if (slot[k * tokens + t] >= 0) {
-        const std::int32_t e = choices.at(t, k);
-        if constexpr (Router::gate == Gate::constant)
+      const std::int32_t e = choices.at(t, k);
+      if (slot[k * tokens + t] >= 0 || (RouterTraits<Router>::passes_dropped && e >= 0)) {
+        if constexpr (Router::gate == Gate::own)
+          w = own[k];
+        else if constexpr (Router::gate == Gate::constant)
           w = R(1) / R(K);
         else if constexpr (Router::gate == Gate::probability)
           w = scores(u, e);

@@ -66,6 +66,12 @@ SPARSEMOE_HD inline TokenInfo token_info(const Tokens& tokens, index_t t, bool t
   return info;
 }
 
+/// A mask of ones.
+struct EveryToken {
+  std::uint8_t* valid;  // (T)
+  SPARSEMOE_HD void operator()(index_t t) const { valid[t] = 1; }
+};
+
 /// weight(u) = number of valid tokens that share row u.
 struct UnitWeights {
   Units units;

@@ -191,6 +191,7 @@ class Decoder {
     }
     norm_.forward(ctx, weights_.norm, x, y, final_);
     output_ = y;
+    joint_losses<Spec>(ctx, feed_, cache_, tokens, comm);
   }
   /// dy (B Lt, D) -> dx (B Lt, D); dmemory (B Ls, D) += and dpool (B, D) +=, which the caller has set to zero.
   void backward(Context& ctx, const Tokens& tokens, const EncoderMemory<P>& memory, Matrix<const S> dy, Matrix<S> dx,

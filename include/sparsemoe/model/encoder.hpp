@@ -120,6 +120,7 @@ class Encoder {
     }
     norm_.forward(ctx, weights_.norm, x, y, final_);
     output_ = y;
+    joint_losses<Spec>(ctx, feed_, cache_, tokens, comm);
   }
   /// dy (T, D) -> dx (T, D); gradients accumulate.
   void backward(Context& ctx, const Tokens& tokens, Matrix<const S> dy, Matrix<S> dx, double loss_scale) {

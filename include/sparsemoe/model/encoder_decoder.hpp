@@ -70,7 +70,8 @@ class Seq2Seq {
                   config.sinusoidal,
                   config.tie_embeddings ? config.output_scale : 1,
                   config.padding,
-                  config.first_position};
+                  config.first_position,
+                  config.encoder.moe.route_padding || config.decoder.moe.route_padding};
     loss_.config = CrossEntropyConfig::smoothed(config.label_smoothing, config.vocabulary);
     loss_.config.z = config.output_z;
     tables_ = {embedding_, config.tie_embeddings};

@@ -72,6 +72,7 @@ struct EmbedBackwardColumns {
   const std::int32_t* ids;
   const std::uint8_t* valid;
   std::int32_t padding;
+  bool every;
   Matrix<const S> dy;
   A scale;
   A* dtable;
@@ -79,7 +80,7 @@ struct EmbedBackwardColumns {
   SPARSEMOE_HD void operator()(Team team, index_t block) const {
     const index_t first = block * width, last = math::min(first + width, dy.cols);
     for (index_t t = 0; t < dy.rows; ++t) {
-      if (valid[t] == 0 || ids[t] == padding) continue;
+      if ((valid[t] == 0 && !every) || ids[t] == padding) continue;
       A* out = dtable + index_t(ids[t]) * dy.cols;
       for (index_t j = first + team.lane(); j < last; j += Team::lanes) out[j] += scale * A(dy(t, j));
     }
@@ -102,6 +103,7 @@ struct Embedding {
   // is read as any other, and its row of the tied head learns.
   std::int32_t padding = -1;
   index_t first_position = 0;  // of a sentence's first token: padding + 1 in fairseq
+  bool every_token = false;    // what is not valid learns too: where it is routed, it is in the losses
 
   template <class T>
   struct Params {
@@ -133,9 +135,10 @@ struct Embedding {
   }
   void backward(Context& ctx, const Params<A>& dw, const Tokens& tokens, Matrix<const S> dy) const {
     constexpr index_t block = EmbedBackwardColumns<P>::width;
-    B::for_each_row(ctx, (width + block - 1) / block,
-                    EmbedBackwardColumns<P>{tokens.ids, tokens.valid, padding, dy, A(scale), dw.weight.data},
-                    tokens.count() * block);
+    B::for_each_row(
+        ctx, (width + block - 1) / block,
+        EmbedBackwardColumns<P>{tokens.ids, tokens.valid, padding, every_token, dy, A(scale), dw.weight.data},
+        tokens.count() * block);
   }
   /// logits (T, V) = output_scale * x table^T
   void logits(Context& ctx, const Params<const S>& w, Matrix<const S> x, Matrix<S> y) const {

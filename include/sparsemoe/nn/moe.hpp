@@ -66,6 +66,8 @@ class MoE {
     typename ExpertLayer::Cache experts;
     typename Free::Cache free;
     typename Shared::Cache shared;
+    std::uint8_t* every = nullptr;      // (T) ones, with route_padding
+    Matrix<S> jittered;                 // (T, D) x with jitter, with jitter_experts
     std::vector<std::uint8_t> fetched;  // (E) experts that fetch() asked for since position 0
   };
 
@@ -75,14 +77,25 @@ class MoE {
   index_t top_k() const { return routing_.top_k(); }
   GateColumns<Router> columns() const { return routing_.columns(); }
 
-  /// x (T, D) -> y (T, D). Padding gives 0, takes no slot and is in no loss. `pool`: what the gate scores when
-  /// config.external_pool, (sentences, D) at sentence level and (T, D) at token level; `comm` makes the balance loss
-  /// that of the global batch. Throws Error if a shape does not fit or the validity mask is missing.
-  void forward(Context& ctx, const Params<const S>& w, const Tokens& tokens, Matrix<const S> x, Matrix<S> y, Cache& c,
+  /// x (T, D) -> y (T, D). Padding gives 0, takes no slot and is in no loss, unless config.route_padding. `pool`: what
+  /// the gate scores when config.external_pool, (sentences, D) at sentence level and (T, D) at token level; `comm`
+  /// makes the balance loss that of the global batch. Throws Error if a shape does not fit or the validity mask is
+  /// missing.
+  void forward(Context& ctx, const Params<const S>& w, const Tokens& all, Matrix<const S> x, Matrix<S> y, Cache& c,
                Collective& comm, Matrix<const R> pool = {}) const {
-    const index_t T = tokens.count(), K = top_k(), D = config().width;
+    const index_t T = all.count(), K = top_k(), D = config().width;
     require(y.rows == x.rows && y.cols == x.cols, "moe: x is ", x.rows, " x ", x.cols, " and y ", y.rows, " x ", y.cols,
             ", expected ", T, " x ", D);
+    if (config().route_padding) {
+      c.every = ctx.arena.template take<std::uint8_t>(T);
+      B::for_each_index(ctx, T, EveryToken{c.every});
+    }
+    const Tokens tokens = routed(all, c);
+    if (jitters(ctx)) {
+      c.jittered = ctx.arena.template matrix<S>(T, D);
+      B::for_each_row(ctx, T, JitterRow<S, R>{x, c.jittered, R(config().jitter), ctx.random}, D * 4);
+      x = c.jittered;
+    }
     routing_.forward(ctx, w, tokens, x, c, comm, pool);
     c.inputs = ctx.arena.template matrix<S>(c.rows, D);
     c.outputs = ctx.arena.template matrix<S>(c.rows, D);
@@ -90,6 +103,7 @@ class MoE {
     experts_.forward(ctx, w.experts, c.inputs.as_const(), rows(c), c.outputs, c.experts);
     free_.forward(ctx, w.free, x, rows(c), c.outputs, c.free);
     B::for_each_row(ctx, T, CombineRow<P>{c.outputs, c.slot, c.combine, K, y}, D * K);
+    if constexpr (Traits::passes_dropped) B::for_each_row(ctx, T, dropped(tokens, c, x, y), D * K);
     shared_.forward(ctx, w.shared, tokens.valid, x, y, c.shared);
   }
 
@@ -114,16 +128,18 @@ class MoE {
   /// dw +=, dx =, dpool += (if given). loss_scale multiplies the gradient of the routing losses: 1, or what the caller
   /// scales the whole loss by. dcombine (T, K): the gradient of a loss on the combine weights themselves, if there is
   /// one.
-  void backward(Context& ctx, const Params<const S>& w, const Params<A>& dw, const Tokens& tokens, Matrix<const S> x,
+  void backward(Context& ctx, const Params<const S>& w, const Params<A>& dw, const Tokens& all, Matrix<const S> x,
                 Matrix<const S> dy, Matrix<S> dx, const Cache& c, double loss_scale = 1, Matrix<R> dpool = {},
                 Matrix<const R> dcombine = {}) const {
     auto& arena = ctx.arena;
     typename Arena<typename B::Memory>::Scope scope(arena);
-    const index_t T = tokens.count(), E = config().dispatched(), K = top_k(), D = config().width;
+    const index_t T = all.count(), E = config().dispatched(), K = top_k(), D = config().width;
+    const Tokens tokens = routed(all, c);
+    if (jitters(ctx)) x = c.jittered;
     const Matrix<S> doutputs = arena.template matrix<S>(c.rows, D);
     const Matrix<S> dinputs = arena.template matrix<S>(c.rows, D);
     R* dweight = arena.template take<R>(T * K);
-    B::for_each_index(ctx, T * K, KeptWeightGradient<R>{dcombine, c.slot, dweight, T, K});
+    B::for_each_index(ctx, T * K, KeptWeightGradient<R>{dcombine, c.slot, dweight, T, K, Traits::passes_dropped});
     B::for_each_row(ctx, c.rows,
                     CombineBackwardRow<P>{dy, c.outputs, c.source, c.offsets + E, c.combine, K, T, doutputs, dweight},
                     D * 3);
@@ -131,16 +147,30 @@ class MoE {
                       c.experts);
     free_.backward(ctx, w.free, dw.free, x, rows(c), doutputs.as_const(), dinputs, c.free);
     B::for_each_row(ctx, T, GatherBackwardRow<P>{dinputs, c.slot, K, dx}, D * K);
+    if constexpr (Traits::passes_dropped)
+      B::for_each_row(ctx, T, PassDroppedBackwardRow<P>{dropped(tokens, c, x, {}), dy, dweight, dx}, D * K * 2);
     shared_.backward(ctx, w.shared, dw.shared, tokens.valid, x, dy, dx, c.shared);
     routing_.backward(ctx, w, dw, tokens, x, dweight, dx, c, loss_scale, dpool);
+    if (jitters(ctx)) B::for_each_row(ctx, T, JitterRow<S, R>{dx, dx, R(config().jitter), ctx.random}, D * 4);
   }
 
   /// Reads back what the last forward pass did.
   RoutingStatistics statistics(Context& ctx, const Cache& c) const { return routing_.statistics(ctx, c); }
   /// The routing losses of the last forward pass with their coefficients, as they enter the total loss.
   double weighted_loss(const RoutingStatistics& s) const { return routing_.weighted_loss(s); }
+  /// The choices of the last forward pass, token by token.
+  Choices choices(const Tokens& tokens, const Cache& c) const { return routing_.choices(routed(tokens, c), c); }
 
  private:
+  /// The tokens with the mask of those that are routed as their mask.
+  Tokens routed(Tokens tokens, const Cache& c) const {
+    if (config().route_padding) tokens.valid = c.every;
+    return tokens;
+  }
+  bool jitters(const Context& ctx) const { return ctx.training && config().jitter_experts && config().jitter > 0; }
+  PassDroppedRow<P> dropped(const Tokens& tokens, const Cache& c, Matrix<const S> x, Matrix<S> y) const {
+    return {routing_.choices(tokens, c), c.slot, c.combine, x, y};
+  }
   static ExpertRows rows(const Cache& c) { return {c.offsets, c.expert, c.source}; }
 
   Gating routing_;

@@ -50,13 +50,16 @@ struct MoeConfig {
   double z_coefficient = 0;                                       // ST-MoE router z-loss
   double importance_coefficient = 1e-2, load_coefficient = 1e-2;  // of Balance::importance (Shazeer 2017)
   double threshold_coefficient = 1;                               // of learned thresholds (Shazeer 2017, appendix F)
-  double jitter = 0;  // the router's input times U(1 - jitter, 1 + jitter), training only
+  double jitter = 0;            // the router's input times U(1 - jitter, 1 + jitter), training only
+  bool jitter_experts = false;  // the experts see the jittered input too
+  bool route_padding = false;   // padding is routed as any token: it takes slots and is in the losses
   double expert_dropout = 0;
   double output_masking = 0;  // training: an expert's whole output for a token is left out; evaluation: times 1 - p
   double init_scale = 1;      // s of sqrt(s / fan_in); Switch recommends 0.1
   double gate_deviation = 0.02;
   double task_deviation = 0.1;                 // of a task router's table of logits
   WeightForm expert_form = WeightForm::plain;  // of the experts' matrices in memory; any other only to infer
+  bool scores_ahead = false;                   // in a decoder slots may go by score all the same, as NLLB is trained
   bool causal = false;                         // in a decoder: what depends on later tokens is refused
   bool external_pool = false;  // the gate scores rows given by the caller, not x: a decoder's sentence routers
 
@@ -72,7 +75,7 @@ struct MoeConfig {
     require(capacity_factor >= 0 && eval_capacity_factor >= 0,
             "moe: a capacity factor must not be negative (0 is dropless); got ", capacity_factor, " and ",
             eval_capacity_factor);
-    require(!causal || priority == Priority::position || priority == Priority::random,
+    require(!causal || scores_ahead || priority == Priority::position || priority == Priority::random,
             "moe: in a decoder slots go by position or at random; by score a token's place would depend on later ones");
     require(jitter >= 0 && jitter < 1, "moe: jitter must be in [0, 1); got ", jitter);
     require(output_masking >= 0 && output_masking < 1, "moe: output masking must be in [0, 1); got ", output_masking);

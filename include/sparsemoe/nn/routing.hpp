@@ -34,9 +34,11 @@ class Routing {
   static constexpr bool importance = Traits::balance == Balance::importance;
   static constexpr bool scoped = Traits::level == Level::token && !importance && Traits::balance != Balance::none;
   static constexpr bool normalised_gates = importance || Traits::two_level;  // weights are kept before any is dropped
+  static constexpr bool stack_loss = requires { typename Router::StackLoss; };  // joint_losses() of model/stack.hpp
   static_assert(check_router<Router>() && check_precision<P>());
-  static_assert(Traits::gate != Gate::normalised_after_drop || Traits::level == Level::token,
-                "router: use Gate::normalised_after_drop at token level only; other levels drop nothing");
+  static_assert((Traits::gate != Gate::normalised_after_drop && Traits::gate != Gate::own) ||
+                    Traits::level == Level::token,
+                "router: use Gate::normalised_after_drop and Gate::own at token level only; other levels drop nothing");
   static_assert(!normalised_gates || (Traits::gate == Gate::normalised && Traits::score == Score::softmax),
                 "router: use Gate::normalised of a softmax with Balance::importance");
 
@@ -120,6 +122,9 @@ class Routing {
     Matrix<R> logits;             // (U, E) of a router that assigns by more than its sigmoid scores
     Matrix<R> disagreement;       // (U, E) of learned thresholds, in training
     R* threshold_loss = nullptr;  // (E)
+    // Of a stack's joint loss:
+    Matrix<R> dcombine;     // (T, K) its gradient of the combine weights, or empty
+    R* unmasked = nullptr;  // (T, K) combine weights before output masking
   };
 
   const MoeConfig& config() const { return config_; }
@@ -128,6 +133,11 @@ class Routing {
   /// K: how many experts a token can get.
   index_t top_k() const { return Traits::any_number_of_experts ? config_.choices() : index_t(Traits::top_k); }
   GateColumns<Router> columns() const { return gate_columns(router_, config_.choices()); }
+
+  /// The choices of the last forward pass, token by token.
+  Choices choices(const Tokens& tokens, const Cache& c) const {
+    return {units_of(tokens), c.chosen, tokens.valid, top_k()};
+  }
 
   /// Fills the cache: who goes where with which weight, and the losses. Throws Error if a shape does not fit.
   void forward(Context& ctx, const Params<const S>& w, const Tokens& tokens, Matrix<const S> x, Cache& c,
@@ -155,9 +165,15 @@ class Routing {
     c.coefficient = arena.template take<R>(E * scopes(c, T));
     c.balance = arena.template take<R>(1);
     c.rows = most_rows(tokens, ctx.training);
+    c.dcombine = {};
 
     dispatch(ctx, tokens, c);
     combine_weights(ctx, tokens, c);
+    c.unmasked = c.combine;
+    if (stack_loss && config_.output_masking > 0) {
+      c.unmasked = arena.template take<R>(T * K);
+      B::copy(ctx, c.unmasked, c.combine, T * K);
+    }
     mask_outputs(ctx, T * K, c.combine);
     losses(ctx, tokens, c, comm);
     if constexpr (Traits::thresholds) threshold_loss(ctx, w, c, comm);
@@ -178,6 +194,7 @@ class Routing {
       auto& arena = ctx.arena;
       const index_t T = tokens.count(), E = config_.choices(), K = top_k();
       mask_outputs(ctx, T * K, dweight);
+      if (!c.dcombine.empty()) B::for_each_index(ctx, T * K, AddScaled<R>{c.dcombine.data, R(loss_scale), dweight});
       const Matrix<R> dscores = arena.template matrix<R>(c.units, columns().count());
       R* dunit = dweight;
       if constexpr (Traits::level != Level::token) {
@@ -201,7 +218,7 @@ class Routing {
                         GateBackwardRow<Router, R>{c.scores, c.chosen, c.weight, c.slot, T, K, dunit,
                                                    balanced ? c.coefficient : nullptr, balance, z, c.lse,
                                                    c.sums + 2 * E + 2, dscores, weight_scale(), c.disagreement,
-                                                   R(config_.threshold_coefficient * loss_scale), c.scope},
+                                                   R(config_.threshold_coefficient * loss_scale), c.scope, router_},
                         E * 8);
       }
       if constexpr (Traits::noisy)
@@ -260,7 +277,7 @@ class Routing {
     if constexpr (importance)
       return config_.importance_coefficient * s.importance + config_.load_coefficient * s.expected_load +
              config_.z_coefficient * s.z;
-    return (Traits::balance != Balance::none ? config_.balance_coefficient * s.balance : 0) +
+    return (Traits::balance != Balance::none || stack_loss ? config_.balance_coefficient * s.balance : 0) +
            config_.z_coefficient * s.z + config_.threshold_coefficient * s.threshold;
   }
 
@@ -279,8 +296,12 @@ class Routing {
     choose(ctx, w, tokens, c);
   }
   static Units units_of(const Tokens& tokens) { return {Traits::level, tokens.length, tokens.task}; }
-  Choices choices(const Tokens& tokens, const Cache& c) const {
-    return {units_of(tokens), c.chosen, tokens.valid, top_k()};
+  /// Slots of an expert for a group of `tokens`; 0: no limit. A router may say it in place of the configuration.
+  std::int32_t capacity(index_t tokens, bool training) const {
+    if constexpr (requires { router_.capacity(tokens, training); })
+      return router_.capacity(tokens, training);
+    else
+      return config_.capacity(tokens, training);
   }
   R weight_scale() const {
     if constexpr (requires { router_.weight_scale; })
@@ -308,10 +329,12 @@ class Routing {
   }
   /// True where the gate reads x itself: same type, no jitter.
   bool reads_x(const Context& ctx) const {
-    return std::is_same_v<S, R> && !pooled && !config_.external_pool && !(ctx.training && config_.jitter > 0);
+    return std::is_same_v<S, R> && !pooled && !config_.external_pool && !(jitter(ctx) > 0);
   }
+  /// Of the gate's input alone; with jitter_experts x comes with it.
+  double jitter(const Context& ctx) const { return ctx.training && !config_.jitter_experts ? config_.jitter : 0; }
   RouterInputRow<S, R> router_copy(const Context& ctx, Matrix<const S> x, Matrix<R> y) const {
-    return {x, y, ctx.training ? R(config_.jitter) : R(0), ctx.random};
+    return {x, y, R(jitter(ctx)), ctx.random};
   }
   void score(Context& ctx, const Params<const S>& w, const Tokens& tokens, Matrix<const S> x, Cache& c,
              Matrix<const R> pool) const {
@@ -382,10 +405,10 @@ class Routing {
       const R* thresholds = nullptr;
       if constexpr (Traits::thresholds) thresholds = wide_data<R>(w.threshold.data);
       const Matrix<std::int32_t> chosen(c.chosen, T, top_k());
-      const std::int32_t capacity = config_.capacity(group, ctx.training);
+      const std::int32_t slots = capacity(group, ctx.training);
       B::for_each_row(ctx, groups,
                       AssignGroupRow<Router, R>{router_, c.scores, c.logits, thresholds, tokens.valid, chosen, group,
-                                                capacity, ctx.training, ctx.random, order, values},
+                                                slots, ctx.training, ctx.random, order, values},
                       group * E * 64);
     }
   }
@@ -396,8 +419,9 @@ class Routing {
       B::for_each_index(ctx, c.units, GateWeights<Router, R>{columns(), c.scores, c.chosen, c.weight, c.gates});
       B::for_each_index(ctx, T * K, KeptGates<R>{c.gates, c.slot, T, K, c.combine});
     } else {
-      B::for_each_index(ctx, T,
-                        CombineWeights<Router, R>{choices(tokens, c), c.scores, c.slot, T, c.combine, weight_scale()});
+      B::for_each_index(
+          ctx, T,
+          CombineWeights<Router, R>{choices(tokens, c), c.scores, c.slot, T, c.combine, weight_scale(), router_});
     }
   }
   void mask_outputs(Context& ctx, index_t n, R* weight) const {
@@ -453,7 +477,7 @@ class Routing {
   }
   void dispatch(Context& ctx, const Tokens& tokens, Cache& c) const {
     const index_t group = group_of(tokens);
-    c.capacity = config_.capacity(group, ctx.training);
+    c.capacity = capacity(group, ctx.training);
     Choices dispatched = choices(tokens, c);
     dispatched.last = static_cast<std::int32_t>(config_.dispatched());
     assign_slots<B, R>(ctx, dispatched, {tokens.count(), top_k(), group},
