@@ -26,7 +26,7 @@ fresh
 expect 0 '^[0-9]+ passed, 0 failed, 0 skipped$' "all cases"
 passed=$(tail -1 "$scratch/out" | cut -d' ' -f1)
 
-for file in layers/norm/t5_rms_0 layers/ffn/t5_gated_silu layers/t5_attention/cross_masked routing/gshard_top2_0 \
+for file in models/switch_a/tight layers/norm/t5_rms_0 layers/ffn/t5_gated_silu layers/t5_attention/cross_masked routing/gshard_top2_0 \
   routing/switch_paper_0 routing/noisy_top_k_0 routing/expert_choice_0 optim/adafactor_default optim/schedule_t5_rsqrt; do
   fresh
   corrupt "$scratch/copy/$file.safetensors"

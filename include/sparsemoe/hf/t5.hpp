@@ -96,12 +96,10 @@ template <class F>
 decltype(auto) with_t5_activation(const Config& config, F&& f) {
   // feed_forward_proj says it; "gated-gelu" means the tanh form, as transformers keeps for the published T5 1.1.
   const std::string name = config.text("feed_forward_proj", "relu");
-  switch (config.one_of("feed_forward_proj", name, {"relu", "gated-gelu", "gated-silu", "gelu", "gelu_new"})) {
+  switch (config.one_of("feed_forward_proj", name, {"relu", "gated-gelu", "gated-silu"})) {
     case 0: return f(Relu{});
     case 1: return f(Gated<GeluTanh>{});
-    case 2: return f(Gated<Silu>{});
-    case 3: return f(Gelu{});
-    default: return f(GeluTanh{});
+    default: return f(Gated<Silu>{});
   }
 }
 

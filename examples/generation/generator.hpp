@@ -1,0 +1,49 @@
+// generator.hpp -- a loaded Hugging Face checkpoint behind one interface: ids in, ids out. Each family is compiled in a
+// file of its own, family_*.cpp. Read next: generator_of.hpp, tokenizer.hpp, main.cpp.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "sparsemoe/hf/config.hpp"
+#include "sparsemoe/infer/beam.hpp"
+
+namespace generation {
+
+namespace moe = sparsemoe;
+namespace fs = std::filesystem;
+using Ids = std::vector<std::int32_t>;
+
+class Generator {
+ public:
+  virtual ~Generator() = default;
+  const moe::hf::SpecialTokens& special() const { return special_; }
+  std::int64_t vocabulary() const { return vocabulary_; }
+  std::int64_t parameters() const { return parameters_; }
+  /// Outputs for each text, best first. Throws Error for an id outside of the vocabulary, an empty text, and options
+  /// that make no sense.
+  virtual moe::SearchResult search(const std::vector<Ids>& texts, const moe::SearchOptions& options) = 0;
+
+ protected:
+  moe::hf::SpecialTokens special_;
+  std::int64_t vocabulary_ = 0, parameters_ = 0;
+};
+
+std::unique_ptr<Generator> open_t5(const moe::hf::Config& config, int threads);
+std::unique_ptr<Generator> open_switch_transformer(const moe::hf::Config& config, int threads);
+std::unique_ptr<Generator> open_nllb(const moe::hf::Config& config, int threads);
+
+/// Loads a directory. Throws FileError naming what is wrong with it.
+inline std::unique_ptr<Generator> open_generator(const moe::hf::Config& config, int threads) {
+  const auto type = config.get<std::string>("model_type");
+  switch (config.one_of("model_type", type, {"t5", "mt5", "switch_transformers", "nllb-moe"})) {
+    case 2: return open_switch_transformer(config, threads);
+    case 3: return open_nllb(config, threads);
+    default: return open_t5(config, threads);
+  }
+}
+
+}  // namespace generation

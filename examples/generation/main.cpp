@@ -1,0 +1,38 @@
+// sparsemoe-generate -- runs a Hugging Face checkpoint (T5, Switch Transformer, NLLB-MoE) on lines of standard input.
+//   echo "translate English to German: The house is small." | sparsemoe-generate --model t5-small --beam 4
+//   echo "The house is small." | sparsemoe-generate --model nllb-moe --from eng_Latn --to fra_Latn
+//   echo "17 4 2 1" | sparsemoe-generate --model any --ids
+// Read next: generate.hpp.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "generate.hpp"
+
+int main(int argc, char** argv) {
+  generation::GenerateOptions o;
+  CLI::App app("Runs a Hugging Face checkpoint on lines of standard input", "sparsemoe-generate");
+  app.add_option("--model", o.model, "Directory with config.json and model.safetensors or its shards")->required();
+  app.add_option("--from", o.from, "Language of the input, as eng_Latn (NLLB)");
+  app.add_option("--to", o.to, "Language of the output (NLLB)");
+  app.add_flag("--ids", o.ids, "Lines are ids of tokens, in and out; no tokenizer is read");
+  app.add_flag("--json", o.json, "One JSON object a line, with scores");
+  app.add_option("--beam", o.beam, "Beams")->check(CLI::PositiveNumber);
+  app.add_option("--nbest", o.nbest, "Outputs a line")->check(CLI::PositiveNumber);
+  app.add_option("--max-new-tokens", o.max_new_tokens, "Most tokens of an output")->check(CLI::PositiveNumber);
+  app.add_option("--length-penalty", o.length_penalty, "Scores are over length to this power");
+  app.add_option("--no-repeat-ngram", o.no_repeat_ngram, "No n-gram of this length twice; 0: any")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--batch", o.batch, "Lines at once")->check(CLI::PositiveNumber);
+  app.add_option("--threads", o.threads, "Threads; 0: all")->check(CLI::NonNegativeNumber);
+  try {
+    app.parse(argc, argv);
+    return generation::generate(o);
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) return app.exit(e);
+    std::fprintf(stderr, "sparsemoe-generate: %s (--help lists the options)\n", e.what());
+    return 64;
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "sparsemoe-generate: %s\n", e.what());
+    return 1;
+  }
+}
