@@ -33,8 +33,8 @@ inline int generate(const GenerateOptions& o) {
   std::optional<Tokenizer> tokenizer;
   if (!o.ids) tokenizer.emplace(config);
   const bool languages = tokenizer && tokenizer->multilingual();
-  moe::require(languages || (o.from.empty() && o.to.empty()),
-               "--from and --to: ", o.ids ? "not together with --ids" : "this checkpoint has no languages");
+  moe::require(languages || (o.from.empty() && o.to.empty()), "--from and --to: ",
+               o.ids ? "not together with --ids" : "this checkpoint has no languages; run it with sparsemoe-generate");
   moe::require(!languages || (!o.from.empty() && !o.to.empty()),
                "this checkpoint translates: give --from and --to, such as eng_Latn and fra_Latn");
   const std::int32_t from = languages ? tokenizer->language(o.from, "--from") : 0;

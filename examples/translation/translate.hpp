@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "../generation/generate.hpp"
 #include "line_reader.hpp"
 #include "run_files.hpp"
 #include "sparsemoe/io/json.hpp"
@@ -194,8 +195,23 @@ class TranslateCommand {
   HostBatch batch_;
 };
 
+/// Whether a directory is a Hugging Face checkpoint: our own config.json has no model_type.
+inline bool is_hugging_face(const fs::path& model) {
+  return fs::is_regular_file(model / "config.json") && moe::hf::Config(model).has("model_type");
+}
+
 /// Lines of standard input to standard output, in order; an empty line gives an empty line. With --nbest above 1 a line
 /// gives rows "line number, score, text", with --json one object.
-inline int translate(const TranslateOptions& options) { return TranslateCommand(options).run(); }
+/// --model may be a Hugging Face checkpoint too (../generation), whose languages are those of its tokenizer.
+inline int translate(const TranslateOptions& o) {
+  if (!is_hugging_face(o.model)) return TranslateCommand(o).run();
+  moe::require(!o.experts.int8 && !o.experts.mapped,
+               "--int8-experts and --mapped-experts: not for Hugging Face checkpoints");
+  generation::GenerateOptions g;
+  g.model = o.model, g.from = o.from, g.to = o.to, g.json = o.json;
+  g.threads = static_cast<int>(o.threads), g.batch = o.batch, g.max_new_tokens = o.max_length;
+  g.beam = o.beam, g.nbest = o.nbest, g.no_repeat_ngram = o.no_repeat_ngram, g.length_penalty = o.length_penalty;
+  return generation::generate(g);
+}
 
 }  // namespace nmt

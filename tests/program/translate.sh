@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # tests/program/translate.sh PROGRAM -- translate as a filter: any length, in order, as soon as ready; beams, n-best and
 # JSON; lines that are empty, too long or no text.
+tests=$(realpath "$(dirname "$0")/..")
 . "$(dirname "$0")/lib.sh"
 make_corpus corpus
 ok "train" train --out run --steps 40 --checkpoint-every 40 --validate-every 40
@@ -96,4 +97,15 @@ translate --json < <(echo "the file") >/dev/full 2>err
 refused "full standard output" 'standard output: cannot write' $?
 "$program" translate --model run --to da --threads 1 <lines 2>err | head -n 1 >out
 check "a reader that goes away ends the program" test "$(wc -l <out)" = 1
+# --- a Hugging Face checkpoint in place of a run
+data=$(realpath "$tests/data")
+cp -r "$data/goldens/models/nllb_b" nllb && chmod -R u+w nllb
+cp "$data/generate/nllb_b.model" nllb/sentencepiece.bpe.model
+echo '{"additional_special_tokens": ["eng_Latn", "fra_Latn"]}' >nllb/special_tokens_map.json
+printf 'the red house\n\nthe mouse\n' >lines
+ok "NLLB" "$program" translate --model nllb --from eng_Latn --to fra_Latn --max-length 6 <lines
+equal "its lines" "$(wc -l <out)" 3
+equal "its empty line" "$(sed -n 2p out)" ""
+refuse "NLLB: an unknown language" "the checkpoint does not know the language 'xx'; it knows eng_Latn" "$program" translate --model nllb --from eng_Latn --to xx
+refuse "NLLB: int8" 'not for Hugging Face checkpoints' "$program" translate --model nllb --from eng_Latn --to fra_Latn --int8-experts
 finish
