@@ -16,8 +16,10 @@
 #include "sparsemoe/io/safetensors.hpp"
 #include "sparsemoe/optim/adafactor.hpp"
 #include "sparsemoe/optim/adamw.hpp"
+#include "sparsemoe/optim/any_optimiser.hpp"
 #include "sparsemoe/optim/basic.hpp"
 #include "sparsemoe/optim/clip.hpp"
+#include "sparsemoe/optim/factored_adam.hpp"
 
 namespace {
 
@@ -29,6 +31,8 @@ using Context = TestBackend::Context;
 static_assert(check_optimiser<Adafactor<Fp32, TestBackend>>());
 static_assert(check_optimiser<Adafactor<Bf16, TestBackend>>());
 static_assert(check_optimiser<AdamW<Fp64, TestBackend>>());
+static_assert(check_optimiser<FactoredAdam<Fp64, TestBackend>>());
+static_assert(check_optimiser<AnyOptimiser<AdamW<Fp32, TestBackend>, FactoredAdam<Fp32, TestBackend>>>());
 static_assert(check_optimiser<Sgd<Fp16, TestBackend>>());
 static_assert(check_optimiser<Adagrad<Fp32, TestBackend>>());
 
@@ -431,6 +435,164 @@ TEST_CASE("an expert that never had a gradient stays put") {
   CHECK(std::equal(theta.begin(), theta.begin() + 640, p.theta.begin()));
 }
 
+// ------------------------------------------------------------------------------------------------ Shazeer et al. 2017
+/// Parameters after `steps` updates with gradients that differ from step to step.
+template <class P, class O>
+std::vector<typename P::master> trained(const std::vector<ParamInfo>& list, const typename O::Config& config,
+                                        index_t steps) {
+  Problem<P> p(list);
+  Context ctx(1);
+  O optimiser(ctx, p.list, config);
+  for (index_t step = 1; step <= steps; ++step) {
+    for (std::size_t i = 0; i < p.n; ++i)
+      p.gradient[i] = static_cast<typename P::master>(noise(20 + static_cast<std::uint64_t>(step), i));
+    optimiser.update(ctx, p.theta.data(), p.gradient.data(), 0.5, p.theta.data(), step, 0.1);
+    ctx.arena.reset();
+  }
+  return p.theta;
+}
+template <class P>
+void check_plain_adam(double beta1) {
+  // One expert is a dense block, and a stack of vectors (biases) has nothing to factor.
+  const auto list = make_list({{"w", {33, 50}}, {"b", {70001}}, {"ffn", {1, 40, 64}}, {"bias", {5, 1, 64}}});
+  typename FactoredAdam<P, TestBackend>::Config mine;
+  mine.beta1 = beta1, mine.beta2 = 0.98, mine.weight_decay = 0.1, mine.decay_vectors = false;
+  typename AdamW<P, TestBackend>::Config adam;
+  adam.beta1 = beta1, adam.beta2 = 0.98, adam.weight_decay = 0.1, adam.decay_vectors = false;
+  const auto expected = trained<P, AdamW<P, TestBackend>>(list, adam, 4);
+  CHECK(trained<P, FactoredAdam<P, TestBackend>>(list, mine, 4) == expected);
+  mine.beta1 += 1e-6;
+  CHECK(trained<P, FactoredAdam<P, TestBackend>>(list, mine, 4) != expected);
+}
+TEST_CASE("the Adam of 2017 is Adam, to the bit, where nothing is factored") {
+  for (const double beta1 : {0.0, 0.9}) {
+    check_plain_adam<Fp64>(beta1);
+    check_plain_adam<Fp32>(beta1);
+  }
+}
+
+/// Adam without a first moment whose second is the outer product of its row and column means over their mean.
+std::vector<double> plain_factored_adam(index_t rows, index_t cols, std::vector<double> theta,
+                                        const std::vector<std::vector<double>>& gradients, double lr, double eps,
+                                        bool eps_in_root) {
+  const auto n = static_cast<std::size_t>(rows), m = static_cast<std::size_t>(cols);
+  std::vector<double> row(n), col(m);
+  for (std::size_t step = 1; step <= gradients.size(); ++step) {
+    const auto& g = gradients[step - 1];
+    for (double& r : row) r *= 0.98;
+    for (double& c : col) c *= 0.98;
+    for (std::size_t i = 0; i < n; ++i)
+      for (std::size_t j = 0; j < m; ++j) {
+        const double q = 0.02 * g[i * m + j] * g[i * m + j];
+        row[i] += q / double(m), col[j] += q / double(n);
+      }
+    const double mean = std::accumulate(row.begin(), row.end(), 0.0) / double(n);
+    const double correct = 1 - std::pow(0.98, double(step));
+    for (std::size_t i = 0; i < n; ++i)
+      for (std::size_t j = 0; j < m; ++j) {
+        const double v = row[i] * col[j] / mean / correct;
+        theta[i * m + j] -= lr * g[i * m + j] / (eps_in_root ? std::sqrt(v + eps * eps) : std::sqrt(v) + eps);
+      }
+  }
+  return theta;
+}
+TEST_CASE("the Adam of 2017 factors each expert's matrix as the plain reference does, whatever its neighbours do") {
+  // Several blocks an expert: tall and wide ones; expert 0 is lively, expert 1 is idle in the first two steps.
+  for (const auto& shape : std::vector<std::vector<index_t>>{{3, 700, 100}, {3, 65, 1500}, {2, 7, 13}}) {
+    CAPTURE(shape[1]);
+    for (const double eps : {1e-8, 0.3}) {
+      Problem<Fp64> p(make_list({{"experts", shape}}));
+      Context ctx(2);
+      FactoredAdam<Fp64, TestBackend>::Config config;
+      config.beta1 = 0.9, config.beta2 = 0.98, config.eps = eps;  // experts have no first moment, whatever others have
+      FactoredAdam<Fp64, TestBackend> optimiser(ctx, p.list, config);
+      const auto size = static_cast<std::size_t>(shape[1] * shape[2]);
+      std::vector<std::vector<std::vector<double>>> gradients(static_cast<std::size_t>(shape[0]));
+      const std::vector<double> start(p.theta);
+      for (index_t step = 1; step <= 4; ++step) {
+        for (std::size_t i = 0; i < p.n; ++i)
+          p.gradient[i] =
+              i / size == 1 && step <= 2 ? 0 : noise(30 + static_cast<std::uint64_t>(step), i) * (i < size ? 1e3 : 1);
+        for (std::size_t e = 0; e < gradients.size(); ++e) {
+          const auto first = p.gradient.begin() + static_cast<std::ptrdiff_t>(e * size);
+          gradients[e].emplace_back(first, first + static_cast<std::ptrdiff_t>(size));
+        }
+        optimiser.update(ctx, p.theta.data(), p.gradient.data(), 1, p.theta.data(), step, 0.1);
+        ctx.arena.reset();
+        if (step == 2) CHECK(std::equal(start.begin() + 1, start.begin() + 9, p.theta.begin() + 1) == false);
+        if (step == 2)
+          CHECK(std::equal(start.begin() + static_cast<std::ptrdiff_t>(size),
+                           start.begin() + static_cast<std::ptrdiff_t>(2 * size),
+                           p.theta.begin() + static_cast<std::ptrdiff_t>(size)));
+      }
+      double worst = 0, other = 0;
+      for (std::size_t e = 0; e < gradients.size(); ++e) {
+        auto g = gradients[e];
+        const auto first = start.begin() + static_cast<std::ptrdiff_t>(e * size);
+        const std::vector<double> theta(first, first + static_cast<std::ptrdiff_t>(size));
+        if (e == 1)  // the reference divides 0 by 0 there
+          for (int step = 0; step < 2; ++step)
+            std::fill(g[static_cast<std::size_t>(step)].begin(), g[static_cast<std::size_t>(step)].end(), 1e-150);
+        const auto expected = plain_factored_adam(shape[1], shape[2], theta, g, 0.1, eps, false);
+        const auto in_root = plain_factored_adam(shape[1], shape[2], theta, g, 0.1, eps, true);
+        for (std::size_t i = 0; i < size; ++i) {
+          worst = std::max(worst, std::abs(expected[i] - p.theta[e * size + i]));
+          other = std::max(other, std::abs(in_root[i] - p.theta[e * size + i]));
+        }
+      }
+      CHECK(worst < 1e-12);
+      if (eps > 0.1) CHECK(other > 1e-3);
+    }
+  }
+}
+TEST_CASE("the Adam of 2017 keeps a row and a column of an expert's matrix, and no first moment of it") {
+  const auto list =
+      make_list({{"embedding", {100, 64}}, {"experts", {8, 64, 256}}, {"bias", {8, 1, 256}}, {"b", {64}}});
+  const index_t full = 100 * 64 + 8 * 256 + 64, factored = 8 * (64 + 256);
+  Context ctx(1);
+  for (const double beta1 : {0.0, 0.9}) {
+    FactoredAdam<Fp32, TestBackend>::Config config;
+    config.beta1 = beta1;
+    FactoredAdam<Fp32, TestBackend> optimiser(ctx, list, config);
+    index_t values = 0;
+    optimiser.visit_state([&](const char*, float*, index_t n) { values += n; });
+    CHECK(values == factored + (beta1 > 0 ? 2 : 1) * full);
+  }
+  index_t adam = 0;
+  AdamW<Fp32, TestBackend>(ctx, list, {}).visit_state([&](const char*, float*, index_t n) { adam += n; });
+  CHECK(adam == 2 * (full + 8 * 64 * 256));
+}
+TEST_CASE("an optimiser chosen at run time is the one chosen, and goes on from its saved state") {
+  using Lean = FactoredAdam<Fp32, TestBackend>;
+  using Any = AnyOptimiser<AdamW<Fp32, TestBackend>, Lean>;
+  const auto list = make_list({{"w", {33, 50}}, {"experts", {4, 64, 256}}, {"b", {64}}});
+  Lean::Config config;
+  config.beta1 = 0.9;
+  const auto expected = trained<Fp32, Lean>(list, config, 4);
+  CHECK(trained<Fp32, Any>(list, config, 4) == expected);
+  CHECK(trained<Fp32, Any>(list, {}, 4) == trained<Fp32, AdamW<Fp32, TestBackend>>(list, {}, 4));
+  Problem<Fp32> p(list);
+  Context ctx(1);
+  std::map<std::string, std::vector<float>> saved;
+  for (const bool again : {false, true}) {
+    Any optimiser(ctx, p.list, config);
+    if (again)
+      optimiser.visit_state([&](const char* name, float* data, index_t n) {
+        REQUIRE(saved.at(name).size() == static_cast<std::size_t>(n));
+        std::copy_n(saved.at(name).begin(), n, data);
+      });
+    for (index_t step = again ? 3 : 1; step <= (again ? 4 : 2); ++step) {
+      for (std::size_t i = 0; i < p.n; ++i)
+        p.gradient[i] = static_cast<float>(noise(20 + static_cast<std::uint64_t>(step), i));
+      optimiser.update(ctx, p.theta.data(), p.gradient.data(), 0.5, p.theta.data(), step, 0.1);
+      ctx.arena.reset();
+    }
+    optimiser.visit_state([&](const char* name, float* data, index_t n) { saved[name].assign(data, data + n); });
+  }
+  CHECK(saved.size() == 4);
+  CHECK(p.theta == expected);
+}
+
 TEST_CASE("gaps between parameters are neither read nor written, and vectors can be spared decay") {
   Problem<Fp32> p(make_list({{"w", {5, 7}}, {"b", {3}}}));
   for (std::size_t i = 0; i < p.n; ++i)
@@ -490,6 +652,10 @@ TEST_CASE("one, two and four threads give the same bits") {
   CHECK(grown == 0);
   CHECK(one == bits_with<Bf16, Adafactor<Bf16, TestBackend>>(2, config));
   CHECK(one == bits_with<Bf16, Adafactor<Bf16, TestBackend>>(4, config));
+  const auto lean = bits_with<Bf16, FactoredAdam<Bf16, TestBackend>>(1, {}, &grown);
+  CHECK(grown == 0);
+  CHECK(lean == bits_with<Bf16, FactoredAdam<Bf16, TestBackend>>(2, {}));
+  CHECK(lean == bits_with<Bf16, FactoredAdam<Bf16, TestBackend>>(4, {}));
   const auto adam = bits_with<Fp16, AdamW<Fp16, TestBackend>>(1, {});
   CHECK(adam == bits_with<Fp16, AdamW<Fp16, TestBackend>>(2, {}));
   CHECK(adam == bits_with<Fp16, AdamW<Fp16, TestBackend>>(4, {}));
@@ -517,6 +683,10 @@ TEST_CASE("configurations that make no sense are refused in words") {
   AdamW<Fp32, TestBackend>::Config b;
   b.beta2 = 1;
   CHECK_THROWS_WITH_AS((AdamW<Fp32, TestBackend>(ctx, list, b)), "adamw: beta2 must be in [0, 1), not 1", Error);
+  FactoredAdam<Fp32, TestBackend>::Config c;
+  c.eps = 0;
+  CHECK_THROWS_WITH_AS((FactoredAdam<Fp32, TestBackend>(ctx, list, c)), "factored_adam: eps must be positive, not 0",
+                       Error);
 }
 
 }  // namespace

@@ -78,6 +78,15 @@ TEST_CASE("the square-root decay is flat, then falls") {
   CHECK(s.at(160000) == doctest::Approx(0.75e-2).epsilon(1e-14));
 }
 
+TEST_CASE("the schedule of Shazeer et al. 2017: warm-up, a plateau, then as one over the root of the step") {
+  Schedule s{.kind = Kind::inverse_sqrt, .peak = 2, .warmup = 2000, .hold = 6000};
+  s.check();
+  CHECK(s.at(1000) == doctest::Approx(1));
+  for (const index_t step : {2000, 5000, 8000}) CHECK(s.at(step) == 2);
+  for (const index_t step : {8001, 32000, 200000})
+    CHECK(s.at(step) == doctest::Approx(2 * std::sqrt(8000.0 / static_cast<double>(step))).epsilon(1e-14));
+}
+
 TEST_CASE("decays end at the floor, and warm-ups start at zero") {
   for (const Kind kind : {Kind::linear, Kind::cosine, Kind::cosine_restarts, Kind::polynomial}) {
     CAPTURE(name(kind));
@@ -110,6 +119,8 @@ TEST_CASE("numbers that make no sense are refused in words") {
   CHECK(message({.peak = 1, .floor = 2}) == "schedule: floor must be between 0 and peak (1), not 2");
   CHECK(message({.kind = Kind::transformer, .warmup = 5}) == "schedule: transformer needs the model's width, not 0");
   CHECK(message({.kind = Kind::sqrt_decay}) == "schedule: sqrt_decay needs a warmup above 0");
+  CHECK(message({.kind = Kind::linear, .total = 5, .hold = 1}) ==
+        "schedule: hold is for inverse_sqrt and not negative, but is 1 with linear");
   CHECK(schedule_kind("linear") == Kind::linear);
   CHECK(schedule_kind("rsqrt") == Kind::sqrt_decay);
   CHECK_THROWS_WITH_AS(schedule_kind("step"),

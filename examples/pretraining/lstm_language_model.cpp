@@ -18,6 +18,9 @@ constexpr index_t branches = 4;  // of the two-level gate
 using Flat = moe::NoisyTopK<4>;
 using TwoLevel = moe::Hierarchical<2, 2, branches>;
 
+enum class OptimiserKind { factored_adam, adamw };
+constexpr std::array<std::string_view, 2> field_names(OptimiserKind) { return {"factored_adam", "adamw"}; }
+
 struct Settings {
   std::string corpus, language = "en";
   double minutes = 6;
@@ -25,6 +28,8 @@ struct Settings {
   std::int64_t width = 256, cells = 0, hidden = 256, experts = 32;
   double dropout = 0, balance = 0.1, learning_rate = 2e-3;
   bool sigmoid = false;
+  OptimiserKind optimiser = OptimiserKind::factored_adam;
+  double beta1 = 0.9;
   std::uint64_t seed = 1;
 
   template <class F>
@@ -44,6 +49,9 @@ struct Settings {
     f("sigmoid", sigmoid, "a sigmoid after the sparse (or dense) layer");
     f("balance", balance, "coefficient of the importance and of the load loss");
     f("learning_rate", learning_rate, "peak learning rate");
+    f("optimiser", optimiser,
+      "factored_adam (the paper's: experts have no first moment and a factored second one) or adamw");
+    f("beta1", beta1, "decay of the first moment; 0: none");
     f("seed", seed, "seed of weights and order");
     f("threads", threads, "threads; 0: all");
   }
@@ -57,7 +65,8 @@ struct Settings {
     require(width >= 1 && hidden >= 1 && cells >= 0, "width and hidden must be at least 1, cells not negative");
     require(experts >= 2 * branches && experts % branches == 0, "experts must be a multiple of ", branches,
             ", at least ", 2 * branches, ", not ", experts);
-    require(dropout >= 0 && dropout < 1 && balance >= 0, "dropout must be in [0, 1), balance not negative");
+    require(dropout >= 0 && dropout < 1 && balance >= 0 && beta1 >= 0 && beta1 < 1,
+            "dropout and beta1 must be in [0, 1), balance not negative");
   }
 };
 
@@ -80,15 +89,27 @@ moe::LstmLanguageModelConfig model(const Settings& s, index_t vocabulary) {
   return config;
 }
 
+using Optimiser = pretraining::AnyOptimiser<moe::Fp32>::Config;
+Optimiser optimiser(const Settings& s) {
+  const auto with_beta1 = [&](auto c) -> Optimiser {
+    c.beta1 = s.beta1;
+    return c;
+  };
+  if (s.optimiser == OptimiserKind::adamw) return with_beta1(moe::AdamW<moe::Fp32, moe::Cpu>::Config{});
+  return with_beta1(moe::FactoredAdam<moe::Fp32, moe::Cpu>::Config{});
+}
+
 int run(const Settings& s) {
   const pretraining::TextWindows text(s.corpus, s.language, s.window, s.validation);
   const moe::LstmLanguageModelConfig sparse = model(s, text.vocabulary);
   moe::LstmLanguageModelConfig dense = sparse;
   dense.hidden = Flat::top_k * s.hidden;
   pretraining::Learners<pretraining::NextTokenBatch> learners;
-  learners.push_back(std::make_unique<LearnerOf<moe::Dense>>("dense", dense, s.threads, s.seed));
-  learners.push_back(std::make_unique<LearnerOf<Flat>>("noisy top-4", sparse, s.threads, s.seed));
-  learners.push_back(std::make_unique<LearnerOf<TwoLevel>>("two levels", sparse, s.threads, s.seed));
+  learners.push_back(
+      std::make_unique<LearnerOf<moe::Dense>>("dense", dense, s.threads, s.seed, moe::Dense{}, optimiser(s)));
+  learners.push_back(std::make_unique<LearnerOf<Flat>>("noisy top-4", sparse, s.threads, s.seed, Flat{}, optimiser(s)));
+  learners.push_back(
+      std::make_unique<LearnerOf<TwoLevel>>("two levels", sparse, s.threads, s.seed, TwoLevel{}, optimiser(s)));
   std::printf("%zu windows of %lld tokens in '%s', %lld experts\n", text.train.size(), static_cast<long long>(s.window),
               s.language.c_str(), static_cast<long long>(s.experts));
   pretraining::compare(learners, text, s.rows, s.steps, s.minutes, s.learning_rate, s.seed);

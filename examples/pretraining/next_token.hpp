@@ -5,6 +5,7 @@
 
 #include "side_by_side.hpp"
 #include "sparsemoe/model/language_model.hpp"
+#include "sparsemoe/optim/any_optimiser.hpp"
 #include "sparsemoe/sparsemoe.hpp"
 #include "text.hpp"
 
@@ -55,20 +56,26 @@ struct TextWindows {
   }
 };
 
+/// AdamW unless told otherwise.
+template <class P>
+using AnyOptimiser =
+    sparsemoe::AnyOptimiser<sparsemoe::AdamW<P, sparsemoe::Cpu>, sparsemoe::FactoredAdam<P, sparsemoe::Cpu>>;
+
 /// A language model that trains: Model has the verbs of model/language_model.hpp.
 template <class Model>
 class NextTokenLearner final : public Learner<NextTokenBatch> {
  public:
   using P = typename Model::P;
   using Router = typename Model::Spec::Router;
+  using Optimiser = AnyOptimiser<P>;
 
   template <class Config>
   NextTokenLearner(std::string label, const Config& config, std::int64_t threads, std::uint64_t seed,
-                   const Router& router = {})
+                   const Router& router = {}, const typename Optimiser::Config& optimiser = {})
       : ctx_(static_cast<int>(threads)),
         seed_(seed),
         model_(ctx_, config),
-        optimiser_(ctx_, model_.weights.list(), {}) {
+        optimiser_(ctx_, model_.weights.list(), optimiser) {
     name = std::move(label);
     model_.set_router(router);
     model_.weights.initialise(ctx_, seed);
@@ -105,7 +112,7 @@ class NextTokenLearner final : public Learner<NextTokenBatch> {
   std::uint64_t seed_;
   sparsemoe::Solo solo_;
   Model model_;
-  sparsemoe::AdamW<P, sparsemoe::Cpu> optimiser_;
+  Optimiser optimiser_;
   sparsemoe::Updater<P, sparsemoe::Cpu> update_;
   std::uint32_t step_ = 0;
 };

@@ -205,8 +205,8 @@ struct ModelFile {
   }
 };
 
-enum class OptimiserKind { adamw, adafactor };
-constexpr std::array<std::string_view, 2> field_names(OptimiserKind) { return {"adamw", "adafactor"}; }
+enum class OptimiserKind { adamw, adafactor, factored_adam };
+constexpr std::array<std::string_view, 3> field_names(OptimiserKind) { return {"adamw", "adafactor", "factored_adam"}; }
 
 /// A training run.
 struct TrainSettings {
@@ -247,14 +247,17 @@ struct TrainSettings {
   /// How the model is trained.
   template <class F>
   void visit_steps(F&& f) {
-    f("optimiser", optimiser, "adamw or adafactor (whose rate is relative to the parameter's size)");
+    f("optimiser", optimiser,
+      "adamw, adafactor (whose rate is relative to the parameter's size) or factored_adam (Shazeer et al. 2017: "
+      "experts "
+      "have no first moment and a factored second one)");
     f("schedule", schedule, "constant, linear, cosine, inverse_sqrt, transformer or sqrt_decay");
     f("learning_rate", learning_rate, "peak learning rate");
     f("floor", floor, "share of the peak at the end of linear and cosine decay");
     f("clip", clip, "largest gradient norm; 0: no clipping");
     f("weight_decay", weight_decay, "decoupled weight decay");
-    f("beta1", beta1, "AdamW: decay of the first moment");
-    f("beta2", beta2, "AdamW: decay of the second moment");
+    f("beta1", beta1, "AdamW and factored_adam: decay of the first moment");
+    f("beta2", beta2, "AdamW and factored_adam: decay of the second moment");
     f("warmup", warmup, "steps of warm-up");
     f("steps", steps, "steps to train, unless minutes ends the run before");
     f("minutes", minutes, "minutes to train; the schedule then decays by time. 0: no limit");

@@ -6,13 +6,14 @@
 #include <memory>
 #include <optional>
 #include <utility>
-#include <variant>
 
 #include "any_stack.hpp"
 #include "sparsemoe/io/mapped_weights.hpp"
 #include "sparsemoe/nn/distill.hpp"
 #include "sparsemoe/optim/adafactor.hpp"
 #include "sparsemoe/optim/adamw.hpp"
+#include "sparsemoe/optim/any_optimiser.hpp"
+#include "sparsemoe/optim/factored_adam.hpp"
 #include "translator.hpp"
 
 namespace nmt {
@@ -23,7 +24,9 @@ class TranslatorOf final : public Translator {
   using S = typename P::storage;
   using Model = moe::Seq2Seq<AnyEncoder<P>, AnyDecoder<P>>;
   using Adam = moe::AdamW<P, B>;
-  using Factored = moe::Adafactor<P, B>;
+  using Factor = moe::Adafactor<P, B>;
+  using FactoredAdam = moe::FactoredAdam<P, B>;
+  using Optimiser = moe::AnyOptimiser<Adam, Factor, FactoredAdam>;
 
  public:
   explicit TranslatorOf(const TranslatorRequest& request)
@@ -35,16 +38,7 @@ class TranslatorOf final : public Translator {
     model_.weights.initialise(ctx_, request.seed);
     ctx_.random.seed = request.seed;
     updater_.clip_norm = request.clip;
-    if (!request.training) return;
-    if (request.optimiser == OptimiserKind::adamw) {
-      typename Adam::Config c;
-      c.beta1 = request.beta1, c.beta2 = request.beta2, c.weight_decay = request.weight_decay, c.eps = 1e-9;
-      adam_ = std::make_unique<Adam>(ctx_, model_.weights.list(), c);
-    } else {
-      typename Factored::Config c;
-      c.weight_decay = request.weight_decay;
-      adafactor_ = std::make_unique<Factored>(ctx_, model_.weights.list(), c);
-    }
+    if (request.training) optimiser_.emplace(ctx_, model_.weights.list(), optimiser_of(request));
   }
 
   moe::LossSums loss(const HostBatch& b, double gradient_scale, double routing_scale, std::uint32_t stream) override {
@@ -90,8 +84,7 @@ class TranslatorOf final : public Translator {
   }
   const std::vector<NamedStatistics>& statistics() const override { return statistics_; }
   moe::UpdateResult update(double rate) override {
-    const auto result = adam_ ? updater_(ctx_, model_.weights, *adam_, rate, comm_)
-                              : updater_(ctx_, model_.weights, *adafactor_, rate, comm_);
+    const auto result = updater_(ctx_, model_.weights, *optimiser_, rate, comm_);
     ctx_.arena.reset();
     return result;
   }
@@ -136,8 +129,7 @@ class TranslatorOf final : public Translator {
   void save(const std::filesystem::path& directory, bool training) override {
     moe::save_weights(ctx_, model_.weights, tables_, directory / "model.safetensors", {{"format", "sparsemoe"}});
     if (!training) return;
-    const auto path = directory / "trainer.safetensors";
-    adam_ ? moe::save_moments(ctx_, *adam_, path) : moe::save_moments(ctx_, *adafactor_, path);
+    moe::save_moments(ctx_, *optimiser_, directory / "trainer.safetensors");
   }
   void load(const std::filesystem::path& directory, bool training) override {
     tables_ = moe::load_weights(ctx_, model_.weights, directory / "model.safetensors");
@@ -149,8 +141,7 @@ class TranslatorOf final : public Translator {
                    (directory / "model.safetensors").string(), ": tensor '", stack, ".hash_table' is missing");
     use_tables();
     if (!training) return;
-    const auto path = directory / "trainer.safetensors";
-    adam_ ? moe::load_moments(ctx_, *adam_, path) : moe::load_moments(ctx_, *adafactor_, path);
+    moe::load_moments(ctx_, *optimiser_, directory / "trainer.safetensors");
   }
   std::int64_t load_shared(const std::filesystem::path& weights) override {
     return moe::load_shared_weights(ctx_, model_.weights, weights);
@@ -197,6 +188,17 @@ class TranslatorOf final : public Translator {
   }
   static moe::Tokens source(const HostBatch& b) {
     return {b.rows, b.source_length, b.source.data(), b.source_valid.data(), b.task.data(), 0, nullptr};
+  }
+  static typename Optimiser::Config optimiser_of(const TranslatorRequest& request) {
+    const auto with_betas = [&](auto c) -> typename Optimiser::Config {
+      c.beta1 = request.beta1, c.beta2 = request.beta2, c.weight_decay = request.weight_decay, c.eps = 1e-9;
+      return c;
+    };
+    if (request.optimiser == OptimiserKind::adamw) return with_betas(typename Adam::Config{});
+    if (request.optimiser == OptimiserKind::factored_adam) return with_betas(typename FactoredAdam::Config{});
+    typename Factor::Config c;
+    c.weight_decay = request.weight_decay;
+    return c;
   }
   static moe::EncoderDecoderConfig config_of(const ModelFile& file, moe::WeightForm experts) {
     const ModelSettings& m = file.model;
@@ -256,8 +258,7 @@ class TranslatorOf final : public Translator {
   Model model_;
   moe::Solo comm_;
   moe::Updater<P, B> updater_;
-  std::unique_ptr<Adam> adam_;
-  std::unique_ptr<Factored> adafactor_;
+  std::optional<Optimiser> optimiser_;
   moe::Tables tables_;
   std::optional<moe::MappedWeights> mapped_;
   std::vector<NamedStatistics> statistics_;

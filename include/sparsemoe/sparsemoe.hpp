@@ -11,6 +11,7 @@
 #include "sparsemoe/optim/adafactor.hpp"
 #include "sparsemoe/optim/adamw.hpp"
 #include "sparsemoe/optim/basic.hpp"
+#include "sparsemoe/optim/factored_adam.hpp"
 #include "sparsemoe/optim/schedule.hpp"
 #include "sparsemoe/routers/balanced.hpp"
 #include "sparsemoe/routers/base.hpp"

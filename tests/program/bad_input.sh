@@ -59,7 +59,7 @@ setting 'did you mean --learning-rate\?' --learning_rates=1
 setting "no router 'tokne'.*did you mean token\?" --encoder-router tokne
 setting "no router 'x': choose token, switch" --decoder-router x
 setting "precision must be fp32 or bf16, not 'fp8'" --precision fp8
-setting 'must be one of adamw, adafactor' --optimiser sgd
+setting 'must be one of adamw, adafactor, factored_adam' --optimiser sgd
 setting "linaer" --schedule linaer
 setting "task must be target or pair, not 'source'" --task source
 setting "hash_table must be" --hash-table none

@@ -80,13 +80,16 @@ struct UpdateBlock {
 enum class NormScope { batch_item, tensor };
 constexpr std::array<std::string_view, 2> field_names(NormScope) { return {"batch_item", "tensor"}; }
 
+/// Which parameters are factored: every matrix, or those of a stack of two and more, which are the experts'.
+enum class Factoring { matrices, experts };
+
 /// The blocks of a list of parameters, on the host and in the memory of backend B.
 template <class B>
 class UpdatePlan {
  public:
-  /// Items with both extents >= min_factored of a rank >= 2 parameter are factored; 0: none is.
+  /// Items with both extents >= min_factored of a rank >= 2 parameter are factored, if `factoring` says so; 0: none is.
   UpdatePlan(typename B::Context& ctx, const std::vector<ParamInfo>& list, index_t min_factored, NormScope scope,
-             bool decay_vectors) {
+             bool decay_vectors, Factoring factoring = Factoring::matrices) {
     for (std::size_t p = 0; p < list.size(); ++p) {
       const Tensor<float>& t = list[p].shape;
       const auto tensor_first = static_cast<std::size_t>(items_.size());
@@ -95,7 +98,8 @@ class UpdatePlan {
         UpdateItem m;
         m.offset = list[p].offset + b * t.rows * t.cols;
         m.rows = t.rows, m.cols = t.cols, m.tensor = static_cast<std::int32_t>(p);
-        m.factored = t.rank >= 2 && min_factored > 0 && std::min(t.rows, t.cols) >= min_factored;
+        m.factored = t.rank >= 2 && min_factored > 0 && std::min(t.rows, t.cols) >= min_factored &&
+                     (factoring == Factoring::matrices || t.batch > 1);
         m.decayed = t.rank >= 2 || decay_vectors;
         add_item(m);
       }

@@ -21,10 +21,11 @@ struct Schedule {
     cosine,           // the same along `cycles` periods of a cosine; half a period ends at floor, and rises after total
     cosine_restarts,  // `cycles` times from peak to floor
     polynomial,       // floor + (peak - floor) (1 - progress)^power
-    inverse_sqrt,     // linear warm-up to peak, then peak sqrt(timescale / (step - warmup + timescale))
-    transformer,      // peak width^-0.5 min((step + 1) warmup^-1.5, (step + 1)^-0.5): Vaswani et al., Lingvo's
-                      // TransformerSchedule; an absolute learning rate
-    sqrt_decay,       // peak / sqrt(max(step, warmup)): Lingvo's SqrtDecay, T5's rsqrt; for relative steps
+    inverse_sqrt,  // linear warm-up to peak, `hold` updates of it, then peak sqrt(timescale / (step - warmup - hold +
+                   // timescale)); Shazeer et al. 2017 hold 6000 after 2000 of warm-up
+    transformer,   // peak width^-0.5 min((step + 1) warmup^-1.5, (step + 1)^-0.5): Vaswani et al., Lingvo's
+                   // TransformerSchedule; an absolute learning rate
+    sqrt_decay,    // peak / sqrt(max(step, warmup)): Lingvo's SqrtDecay, T5's rsqrt; for relative steps
   };
 
   Kind kind = Kind::constant;
@@ -35,7 +36,8 @@ struct Schedule {
   index_t width = 0;      // of the model, for transformer
   double power = 1;       // of polynomial
   double cycles = 0.5;    // of the cosines
-  index_t timescale = 0;  // of inverse_sqrt; 0: warmup
+  index_t timescale = 0;  // of inverse_sqrt; 0: warmup + hold, so that the rate falls as 1 / sqrt(step)
+  index_t hold = 0;       // updates of inverse_sqrt at peak
 
   double at(index_t step) const {
     const double t = static_cast<double>(step), w = static_cast<double>(warmup);
@@ -53,8 +55,9 @@ struct Schedule {
                              : floor + (peak - floor) * 0.5 * (1 + std::cos(pi * std::fmod(cycles * progress, 1.0)));
       case Kind::polynomial: return floor + (peak - floor) * std::pow(std::max(0.0, 1 - progress), power);
       case Kind::inverse_sqrt: {
-        const double scale = timescale > 0 ? static_cast<double>(timescale) : std::max(1.0, w);
-        return peak / std::sqrt((t - w + scale) / scale);
+        const double start = w + static_cast<double>(hold);
+        const double scale = timescale > 0 ? static_cast<double>(timescale) : std::max(1.0, start);
+        return peak / std::sqrt((std::max(t, start) - start + scale) / scale);
       }
       default: return peak;
     }
@@ -73,7 +76,8 @@ struct Schedule {
     f("width", width, "model width, for transformer");
     f("power", power, "exponent of polynomial");
     f("cycles", cycles, "periods of cosine, or restarts");
-    f("timescale", timescale, "steps of inverse_sqrt, 0: warmup");
+    f("timescale", timescale, "steps of inverse_sqrt, 0: warmup and hold");
+    f("hold", hold, "updates at the peak, for inverse_sqrt");
   }
 };
 
@@ -106,6 +110,8 @@ inline void Schedule::check() const {
   if (is(Kind::cosine, Kind::cosine_restarts)) require(cycles > 0, "schedule: cycles must be positive, not ", cycles);
   if (is(Kind::polynomial)) require(power > 0, "schedule: power must be positive, not ", power);
   if (is(Kind::inverse_sqrt)) require(timescale >= 0, "schedule: timescale must not be negative, but is ", timescale);
+  require(hold >= 0 && (hold == 0 || is(Kind::inverse_sqrt)),
+          "schedule: hold is for inverse_sqrt and not negative, but is ", hold, " with ", kind_name);
 }
 
 }  // namespace sparsemoe::inline SPARSEMOE_ABI
