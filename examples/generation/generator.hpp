@@ -35,13 +35,15 @@ class Generator {
 std::unique_ptr<Generator> open_t5(const moe::hf::Config& config, int threads);
 std::unique_ptr<Generator> open_switch_transformer(const moe::hf::Config& config, int threads);
 std::unique_ptr<Generator> open_nllb(const moe::hf::Config& config, int threads);
+std::unique_ptr<Generator> open_mixtral(const moe::hf::Config& config, int threads);
 
 /// Loads a directory. Throws FileError naming what is wrong with it.
 inline std::unique_ptr<Generator> open_generator(const moe::hf::Config& config, int threads) {
   const auto type = config.get<std::string>("model_type");
-  switch (config.one_of("model_type", type, {"t5", "mt5", "switch_transformers", "nllb-moe"})) {
+  switch (config.one_of("model_type", type, {"t5", "mt5", "switch_transformers", "nllb-moe", "mixtral"})) {
     case 2: return open_switch_transformer(config, threads);
     case 3: return open_nllb(config, threads);
+    case 4: return open_mixtral(config, threads);
     default: return open_t5(config, threads);
   }
 }

@@ -1,4 +1,5 @@
-// sparsemoe-generate -- runs a Hugging Face checkpoint (T5, Switch Transformer, NLLB-MoE) on lines of standard input.
+// sparsemoe-generate -- runs a Hugging Face checkpoint (T5, Switch Transformer, NLLB-MoE, Mixtral) on lines of standard
+// input.
 //   echo "translate English to German: The house is small." | sparsemoe-generate --model t5-small --beam 4
 //   echo "The house is small." | sparsemoe-generate --model nllb-moe --from eng_Latn --to fra_Latn
 //   echo "17 4 2 1" | sparsemoe-generate --model any --ids

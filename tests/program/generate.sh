@@ -7,7 +7,7 @@ generate() { "$program" --ids --threads 1 "$@"; }
 for input in "$data"/*.in; do
   name=$(basename "$input" .in)
   tokens=12
-  [ "$name" = nllb_b ] && tokens=10
+  case $name in nllb_b | mixtral_a) tokens=10 ;; esac
   for batch in 16 1; do
     ok "$name: greedy" generate --model "$models/$name" --max-new-tokens $tokens --batch $batch <"$input"
     same "$name, batches of $batch" out "$data/$name.greedy"

@@ -271,4 +271,45 @@ void attention_case(Run<P>& run) {
   AttentionCase<P>{run}.whole();
 }
 
+/// Mixtral's: rotary positions, query heads that share keys, a window.
+template <class P>
+void rotary_attention_case(Run<P>& run) {
+  using S = typename P::storage;
+  using C = typename P::compute;
+  using Layer = Attention<P, Cpu>;
+  const Case& c = run.c;
+  const index_t n = c.size("B"), length = c.size("S"), width = c.size("D"), heads = c.size("H"), d = width / heads;
+  const double theta = c.params().at("theta");
+  const json& window = c.params().at("sliding_window");
+  const Layer layer{width, heads, d, false, 1 / std::sqrt(static_cast<double>(d)), 1, c.size("KV")};
+  std::vector<Link> links;
+  for (const std::string name : {"q", "k", "v", "o"})
+    links.push_back({name + ".weight", 0, "w/" + name + "_proj.weight", true});
+  Bound<P, Layer> bound(run, layer, links);
+
+  const index_t rows = c.shape("f64/out/rope_cos")[0];
+  const Matrix<const C> table = rotation_table<C, Cpu>(run.ctx, Tokens{1, rows}, theta, d);
+  for (const bool sine : {false, true}) {  // theirs repeats the half
+    Values all;
+    for (index_t r = 0; r < rows; ++r)
+      for (index_t j = 0; j < d; ++j) all.push_back(table(r, (sine ? d / 2 : 0) + j % (d / 2)));
+    run.compare(sine ? "out/rope_sin" : "out/rope_cos", all);
+  }
+  const std::vector<S> x = run.in("x"), dy = run.cotangent("y"), dattention = run.cotangent("attention");
+  std::vector<S> y(x.size()), dx(x.size());
+  AttentionInfo<C> info{n, length, length, nullptr, true, 0, {}, window.is_null() ? 0 : window.get<index_t>()};
+  std::vector<C> angles;  // of each token's own position
+  for (const std::int32_t place : c.integers("in/position_ids"))
+    angles.insert(angles.end(), table.row(place).data, table.row(place).data + d);
+  info.rotation = constant(angles, d);
+  typename Layer::Cache cache;
+  layer.forward(run.ctx, bound.w, constant(x, width), constant(x, width), info, writable(y, width), cache);
+  layer.backward(run.ctx, bound.w, bound.dw, constant(x, width), constant(x, width), info, constant(dy, width),
+                 writable(dx, width), writable(dx, width), cache, {}, constant(dattention, length));
+  run.compare("out/y", y);
+  run.compare("out/attention", std::vector<S>(cache.probs.data, cache.probs.data + cache.probs.size()));
+  run.compare("grad/x", dx);
+  bound.compare();
+}
+
 }  // namespace conformance

@@ -149,15 +149,10 @@ void compare_generation(Run<P>& run, Model& model, const hf::SpecialTokens& spec
   run.compare(name + "/step_scores", all);
 }
 
-/// One run of generate().
-template <class P, class Model>
-void run_generate(Run<P>& run, Model& model, const hf::NameMap& names, const hf::Config& config,
-                  const std::string& name, const json& kwargs) {
-  hf::load(run.ctx, model.weights, names, hf::Tensors(run.c.folder()));
-  run.ctx.training = false;
-  const auto special = hf::SpecialTokens::of(config);
+/// What the arguments of generate() ask for.
+inline SearchOptions generate_options(const hf::SpecialTokens& special, const json& kwargs) {
   SearchOptions options;
-  options.begin = special.begin, options.end = special.end;
+  options.begin = std::max(special.begin, 0), options.end = special.end;
   options.max_length = kwargs.at("max_new_tokens");
   options.min_length = kwargs.value("min_new_tokens", 0);
   options.no_repeat_ngram = kwargs.value("no_repeat_ngram_size", 0);
@@ -166,6 +161,17 @@ void run_generate(Run<P>& run, Model& model, const hf::NameMap& names, const hf:
   options.length_penalty = kwargs.value("length_penalty", 1.0);
   options.first = kwargs.value("forced_bos_token_id", -1);
   if (kwargs.value("early_stopping", false)) options.stopping = Stopping::first_found;
+  return options;
+}
+
+/// One run of generate().
+template <class P, class Model>
+void run_generate(Run<P>& run, Model& model, const hf::NameMap& names, const hf::Config& config,
+                  const std::string& name, const json& kwargs) {
+  hf::load(run.ctx, model.weights, names, hf::Tensors(run.c.folder()));
+  run.ctx.training = false;
+  const auto special = hf::SpecialTokens::of(config);
+  const SearchOptions options = generate_options(special, kwargs);
   if (kwargs.value("use_cache", true)) return compare_generation(run, model, special, options, name);
   WithoutCache<Model> slow(model);
   compare_generation(run, slow, special, options, name);

@@ -19,4 +19,9 @@ void nllb_model_case(Run<P>& run);
 template <class P>
 void nllb_generate_case(Run<P>& run);
 
+template <class P>
+void mixtral_model_case(Run<P>& run);
+template <class P>
+void mixtral_generate_case(Run<P>& run);
+
 }  // namespace conformance

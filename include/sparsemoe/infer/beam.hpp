@@ -93,6 +93,10 @@ class Beams {
     parents_.resize(rows);
   }
 
+  /// Before the first step: sentence s begins with `token` in place of SearchOptions::begin.
+  void begin_with(index_t s, std::int32_t token) {
+    for (index_t r = s * k_; r < (s + 1) * k_; ++r) history_[at(r * stride())] = token;
+  }
   /// Candidates of a row that advance() looks at: enough for `beams` of them not to be the end.
   int width() const { return static_cast<int>(2 * k_); }
   index_t rows() const { return static_cast<index_t>(sentence_.size()) * k_; }

@@ -118,14 +118,33 @@ struct PrefixMeanRow {
     }
   }
 };
-/// One token a row, number n of its sentence: sum += x, y = sum / n. The same bits as PrefixMeanRow.
+/// y(r) = sum of the valid tokens of sentence r / group, in the order and with the bits of PrefixMeanRow.
+template <class S, class R>
+struct PrefixSumRow {
+  Matrix<const S> x;
+  Tokens tokens;
+  index_t group;
+  Matrix<R> y;  // (rows, D)
+  template <class Team>
+  SPARSEMOE_HD void operator()(Team team, index_t r) const {
+    const index_t first = r / group * tokens.length;
+    for (index_t j = team.lane(); j < y.cols; j += Team::lanes) {
+      R sum = 0;
+      for (index_t t = first; t < first + tokens.length; ++t)
+        if (tokens.valid[t] != 0) sum += R(x(t, j));
+      y(r, j) = sum;
+    }
+  }
+};
+/// One token a row, number n = its position + 1 of its sentence: sum += x, y = sum / n. The same bits as PrefixMeanRow.
 template <class S, class R>
 struct PrefixMeanStepRow {
   Matrix<const S> x;
   Matrix<R> sum, y;
-  index_t n;
+  Tokens tokens;
   template <class Team>
   SPARSEMOE_HD void operator()(Team team, index_t r) const {
+    const index_t n = tokens.place(r) + 1;
     const R scale = R(1) / R(n);
     for (index_t j = team.lane(); j < y.cols; j += Team::lanes) {
       sum(r, j) = n > 1 ? sum(r, j) + R(x(r, j)) : R(x(r, j));

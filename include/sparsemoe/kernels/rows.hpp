@@ -166,20 +166,22 @@ struct AttentionSoftmaxRow {
   Matrix<const S> scores;         // (B H Lq, Lk)
   Matrix<S> probs;                // (B H Lq, Lk)
   const std::uint8_t* key_valid;  // (B, Lk) or null
-  Matrix<const C> bias;           // (H Lq, Lk) or empty
+  Matrix<const C> bias;           // (H Lq, Lk), (B H Lq, Lk) or empty
   index_t heads, queries;
   index_t query_offset;  // position of query 0 among the keys, for the causal mask
   bool causal;
-  index_t window;  // keys j > i - window only; 0: no limit
+  index_t window;                               // keys j > i - window only; 0: no limit
+  const std::int32_t* query_offsets = nullptr;  // (B) in place of query_offset, where they differ
   template <class Team>
   SPARSEMOE_HD void operator()(Team team, index_t r) const {
-    const index_t n = scores.cols, i = r % queries, h = r / queries % heads, b = r / (queries * heads);
-    const index_t last = causal ? math::min(n, i + query_offset + 1) : n;
-    const index_t first = window > 0 ? math::max(index_t(0), i + query_offset + 1 - window) : 0;
+    const index_t n = scores.cols, i = r % queries, b = r / (queries * heads);
+    const index_t offset = query_offsets != nullptr ? query_offsets[b] : query_offset;
+    const index_t last = causal ? math::min(n, i + offset + 1) : n;
+    const index_t first = window > 0 ? math::max(index_t(0), i + offset + 1 - window) : 0;
     const S* in = scores.row(r).data;
     S* out = probs.row(r).data;
     const std::uint8_t* ok = key_valid != nullptr ? key_valid + b * n : nullptr;
-    const C* add = bias.empty() ? nullptr : bias.row(h * queries + i).data;
+    const C* add = bias.empty() ? nullptr : bias.row(r % bias.rows).data;
     const C floor = C(-1e30);
     C top = floor;
     SPARSEMOE_SIMD_MAX(top)
@@ -220,6 +222,38 @@ struct SoftmaxBackwardRow {
     for (index_t j = team.lane(); j < probs.cols; j += Team::lanes) dot += C(p[j]) * C(d[j]);
     dot = team.sum(dot);
     for (index_t j = team.lane(); j < probs.cols; j += Team::lanes) d[j] = S(C(p[j]) * (C(d[j]) - dot));
+  }
+};
+/// y(t, k d + j) = sum over g of x(t, (k G + g) d + j): of G query heads that share key head k.
+template <class S, class C>
+struct SumGroups {
+  Matrix<const S> x;  // (T, G heads d)
+  Matrix<S> y;        // (T, heads d)
+  index_t head_width;
+  template <class Team>
+  SPARSEMOE_HD void operator()(Team team, index_t t) const {
+    const index_t d = head_width, groups = x.cols / y.cols;
+    const S* in = x.row(t).data;
+    S* out = y.row(t).data;
+    for (index_t c = team.lane(); c < y.cols; c += Team::lanes) {
+      C sum = 0;
+      for (index_t g = 0; g < groups; ++g) sum += C(in[(c / d * groups + g) * d + c % d]);
+      out[c] = S(sum);
+    }
+  }
+};
+/// to(r room + places[r]) = from(r): a step's key or value among those kept.
+template <class S>
+struct KeepAtPlace {
+  Matrix<const S> from;  // (rows, d)
+  Matrix<S> to;          // (rows room, d)
+  const std::int32_t* places;
+  index_t room;
+  template <class Team>
+  SPARSEMOE_HD void operator()(Team team, index_t r) const {
+    const S* in = from.row(r).data;
+    S* out = to.row(r * room + places[r]).data;
+    for (index_t j = team.lane(); j < from.cols; j += Team::lanes) out[j] = in[j];
   }
 };
 /// Gradient of the position bias: dbias(h Lq + i, j) += sum over b of ds.

@@ -45,6 +45,20 @@ struct SelectRow {
   }
 };
 
+/// to(r) = from(r / group), the first `used` of the `stride` values a row has; the others are 0.
+template <class T>
+struct KeepPrompt {
+  const T* from;
+  T* to;
+  index_t group, stride, used;
+  template <class Team>
+  SPARSEMOE_HD void operator()(Team team, index_t r) const {
+    const T* in = from + r / group * used;
+    T* out = to + r * stride;
+    for (index_t j = team.lane(); j < stride; j += Team::lanes) out[j] = j < used ? in[j] : T(0.0f);
+  }
+};
+
 /// With CrossAttention false, the stack of a language model: layers of two sub-layers, and no memory is read.
 template <class SpecType, bool CrossAttention = true>
 class Decoder {
@@ -93,7 +107,8 @@ class Decoder {
     config.check("decoder");
     const double scale =
         config.attention_scale > 0 ? config.attention_scale : 1 / std::sqrt(static_cast<double>(config.head_width));
-    attention_ = {config.width, config.heads, config.head_width, config.bias, scale, config.moe.init_scale};
+    attention_ = {config.width, config.heads,          config.head_width, config.bias,
+                  scale,        config.moe.init_scale, config.kv_heads};
     for (index_t l = 0; l < config.layers; ++l) feed_.emplace_back(config, l, needs_pool || needs_prefix, true);
     weights_ = params<const S>();
     gradients_ = params<A>();
@@ -169,6 +184,7 @@ class Decoder {
       bias_ = arena.template matrix<C>(config_.heads * tokens.length, tokens.length);
       position_.forward(ctx, weights_.position, tokens.length, 0, bias_);
     }
+    rotation_ = rotation_table<C, B>(ctx, tokens, config_.rotary_theta, config_.head_width);
     for (std::size_t l = 0; l < feed_.size(); ++l) feed_[l].fetch(ctx, weights_.layers[l].feed, tokens, cache_[l].feed);
     for (std::size_t l = 0; l < cache_.size(); ++l) {
       auto& c = cache_[l];
@@ -241,7 +257,7 @@ class Decoder {
             memory.states.rows, " rows, expected ", sentences, " sentences of ", memory.length,
             "; beams must be at least 1, got ", beams);
     auto& arena = ctx.arena;
-    const index_t inner = config_.heads * config_.head_width, rows = sentences * beams;
+    const index_t inner = attention_.key_heads() * config_.head_width, rows = sentences * beams;
     const auto own = [&] { return arena.template matrix<S>(rows * room, inner); };
     const auto shared = [&] { return arena.template matrix<S>(memory.states.rows, inner); };
     for (std::size_t l = 0; l < kept_.size(); ++l) {
@@ -267,6 +283,34 @@ class Decoder {
       B::for_each_row(ctx, rows, RepeatRow<R>{memory.pool, now.pool, beams}, memory.pool.cols);
     }
   }
+  /// After begin() and before the first step: what comes first of each of begin()'s sentences, at once. tokens
+  /// (sentences, L) at positions 0, 1, ..., padded on the right, and x (sentences L, D). A sentence of n tokens goes on
+  /// at position n: if they differ, with Tokens::positions. Evaluation alone, where routing drops no token.
+  void prefill(Context& ctx, const Tokens& tokens, const EncoderMemory<P>& memory, Matrix<const S> x,
+               Collective& comm) {
+    typename Arena<typename B::Memory>::Scope scope(ctx.arena);
+    auto& now = stepping_;
+    require(tokens.sentences * now.beams == now.rows && tokens.length <= now.room, "decoder: a prompt of ",
+            tokens.sentences, " sentences of ", tokens.length, ", expected ", now.rows / now.beams, " of at most ",
+            now.room);
+    forward(ctx, tokens, memory, x, ctx.arena.template matrix<S>(x.rows, x.cols), comm);
+    const index_t inner = attention_.key_heads() * config_.head_width;
+    for (std::size_t l = 0; l < kept_.size(); ++l) {
+      const auto& c = cache_[l];
+      auto& k = kept_[l];
+      const auto keep = [&](Matrix<S> from, Matrix<S> to) {
+        B::for_each_row(ctx, now.rows,
+                        KeepPrompt<S>{from.data, to.data, now.beams, now.room * inner, tokens.length * inner},
+                        now.room * inner);
+      };
+      keep(c.attention.k, k.keys);
+      keep(c.attention.v, k.values);
+      if constexpr (needs_prefix)
+        B::for_each_row(ctx, now.rows, PrefixSumRow<S, R>{c.third.normed, tokens, now.beams, k.prefix},
+                        tokens.length * k.prefix.cols);
+    }
+    now.used = tokens.length;
+  }
   /// Row i of the next step goes on from row rows[i] of the last one: beams change places, finished sentences leave.
   /// rows (n), in the backend's memory. The beams of a sentence stay together; with as many rows as before every
   /// sentence must keep its place, so that its memory need not move.
@@ -274,7 +318,7 @@ class Decoder {
     auto& now = stepping_;
     require(n <= now.rows && n % now.beams == 0, "decoder: cannot select ", n, " rows of ", now.rows, " with ",
             now.beams, " beams a sentence");
-    const index_t inner = config_.heads * config_.head_width, sentences = n / now.beams;
+    const index_t inner = attention_.key_heads() * config_.head_width, sentences = n / now.beams;
     const auto move = [&](auto& data, auto& spare, index_t count, index_t stride, index_t used, index_t group) {
       using T = std::remove_pointer_t<std::remove_reference_t<decltype(data)>>;
       B::for_each_row(ctx, count, SelectRow<T>{data, spare, rows, stride, used, group}, used);
@@ -294,7 +338,8 @@ class Decoder {
     if (!now.pool.empty()) move(now.pool.data, now.spare_pool.data, n, now.pool.cols, now.pool.cols, 1);
     now.rows = n;
   }
-  /// One token a row: x (rows, D) at position tokens.position -> y (rows, D). tokens has a sentence for each row.
+  /// One token a row: x (rows, D) at position tokens.position, or each row at its own, -> y (rows, D). tokens has a
+  /// sentence for each row. Positions of their own need prefill().
   void step(Context& ctx, const Tokens& tokens, Matrix<const S> x, Matrix<S> y, Collective& comm) {
     typename Arena<typename B::Memory>::Scope scope(ctx.arena);
     auto& arena = ctx.arena;
@@ -305,10 +350,14 @@ class Decoder {
             " tokens begin() made room for");
     now.used = tokens.position + 1;
     const Matrix<const R> pool(now.pool.data, now.rows, now.pool.cols);
-    AttentionInfo<C> self{now.rows, 1, now.used, nullptr, false, tokens.position, {}, 0};
+    AttentionInfo<C> self{now.rows,        1,  now.used,      nullptr, tokens.positions != nullptr,
+                          tokens.position, {}, config_.window};
+    self.query_offsets = tokens.positions;
+    self.rotation = rotation_table<C, B>(ctx, tokens, config_.rotary_theta, config_.head_width);
     if (config_.relative_positions) {
-      const Matrix<C> bias = arena.template matrix<C>(config_.heads, now.used);
-      position_.forward(ctx, weights_.position, 1, tokens.position, bias);
+      const Matrix<C> bias =
+          arena.template matrix<C>(config_.heads * (tokens.positions != nullptr ? now.rows : 1), now.used);
+      position_.forward(ctx, weights_.position, 1, tokens.position, bias, tokens.positions);
       self.bias = bias;
     }
     const AttentionInfo<C> cross{now.rows / now.beams, now.beams, now.length, now.valid, false, 0, {}, 0};
@@ -331,8 +380,7 @@ class Decoder {
         Matrix<const R> gate_input = pool;
         if (needs_prefix && feed_[l].sparse()) {
           const Matrix<R> mean = arena.template matrix<R>(n.rows, n.cols);
-          B::for_each_row(ctx, n.rows,
-                          PrefixMeanStepRow<S, R>{n, {k.prefix.data, n.rows, n.cols}, mean, tokens.position + 1},
+          B::for_each_row(ctx, n.rows, PrefixMeanStepRow<S, R>{n, {k.prefix.data, n.rows, n.cols}, mean, tokens},
                           n.cols);
           gate_input = mean;
         }
@@ -376,8 +424,8 @@ class Decoder {
     Matrix<S> first_out, second_out, out;
   };
   struct Kept {
-    Matrix<S> keys, values;                // (rows room, H d)
-    Matrix<S> memory_keys, memory_values;  // (sentences Ls, H d)
+    Matrix<S> keys, values;                // (rows room, kv d)
+    Matrix<S> memory_keys, memory_values;  // (sentences Ls, kv d)
     Matrix<R> prefix;                      // (rows, D) sum of what this layer's gate saw, if it scores prefixes
   };
   /// Step-by-step decoding: `used` tokens of each row are kept; `valid` (sentences, Ls), `pool` (rows, D).
@@ -420,7 +468,7 @@ class Decoder {
     return {norm_, config_.dropout, layer_stream(true, static_cast<index_t>(layer), part)};
   }
   AttentionInfo<C> self_info(const Tokens& tokens) const {
-    return {tokens.sentences, tokens.length, tokens.length, tokens.valid, true, 0, bias_, 0};
+    return {tokens.sentences, tokens.length, tokens.length, tokens.valid, true, 0, bias_, config_.window, rotation_};
   }
   AttentionInfo<C> cross_info(const Tokens& tokens, const EncoderMemory<P>& memory) const {
     return {tokens.sentences, tokens.length, memory.length, memory.valid, false, 0, {}, 0};
@@ -439,6 +487,7 @@ class Decoder {
   typename Norm::Cache final_;
   Matrix<const S> input_, output_;
   Matrix<C> bias_;
+  Matrix<const C> rotation_;
 };
 
 }  // namespace sparsemoe::inline SPARSEMOE_ABI

@@ -35,9 +35,11 @@ class Encoder {
         position_{config.heads, config.buckets, config.max_distance, true},
         norm_{config.width, config.norm_epsilon} {
     config.check("encoder");
+    require(config.window == 0, "encoder: a window is for causal attention, of a decoder; got ", config.window);
     const double scale =
         config.attention_scale > 0 ? config.attention_scale : 1 / std::sqrt(static_cast<double>(config.head_width));
-    attention_ = {config.width, config.heads, config.head_width, config.bias, scale, config.moe.init_scale};
+    attention_ = {config.width, config.heads,          config.head_width, config.bias,
+                  scale,        config.moe.init_scale, config.kv_heads};
     for (index_t l = 0; l < config.layers; ++l) feed_.emplace_back(config, l, false, false);
     weights_ = params<const S>();
     gradients_ = params<A>();
@@ -102,6 +104,7 @@ class Encoder {
   void forward(Context& ctx, const Tokens& tokens, Matrix<const S> x, Matrix<S> y, Collective& comm) {
     auto& arena = ctx.arena;
     bias_ = position_bias(ctx, tokens);
+    rotation_ = rotation_table<C, B>(ctx, tokens, config_.rotary_theta, config_.head_width);
     input_ = x;
     for (std::size_t l = 0; l < feed_.size(); ++l) feed_[l].fetch(ctx, weights_.layers[l].feed, tokens, cache_[l].feed);
     for (std::size_t l = 0; l < cache_.size(); ++l) {
@@ -188,7 +191,7 @@ class Encoder {
     return {norm_, config_.dropout, layer_stream(false, static_cast<index_t>(layer), part)};
   }
   AttentionInfo<C> info(const Tokens& tokens) const {
-    return {tokens.sentences, tokens.length, tokens.length, tokens.valid, false, 0, bias_, 0};
+    return {tokens.sentences, tokens.length, tokens.length, tokens.valid, false, 0, bias_, 0, rotation_};
   }
   Matrix<C> position_bias(Context& ctx, const Tokens& tokens) const {
     if (!config_.relative_positions) return {};
@@ -208,6 +211,7 @@ class Encoder {
   typename Norm::Cache final_;
   Matrix<const S> input_, output_;
   Matrix<C> bias_;
+  Matrix<const C> rotation_;
 };
 
 }  // namespace sparsemoe::inline SPARSEMOE_ABI

@@ -80,6 +80,8 @@ class LanguageModel {
     dtables_.visit_head(f);
   }
   const LanguageModelConfig& config() const { return config_; }
+  /// Of the model's own loss.
+  const CrossEntropyConfig& loss_config() const { return loss_.config; }
   Stack& decoder() { return decoder_; }
   template <class Router>
   void set_router(const Router& router) {
@@ -91,6 +93,14 @@ class LanguageModel {
   /// gradient_scale * sum(cross entropy) + routing_scale * (routing losses), accumulated into weights.gradient().
   LossSums loss(Context& ctx, const LanguageModelBatch& batch, Collective& comm, double gradient_scale,
                 double routing_scale) {
+    return loss(ctx, batch, comm, gradient_scale, routing_scale, [&](Matrix<S> logits, index_t first) {
+      return loss_(ctx, logits, batch.labels + first, gradient_scale);
+    });
+  }
+  /// The same with another loss over the logits, as Seq2Seq's.
+  template <class Head>
+  LossSums loss(Context& ctx, const LanguageModelBatch& batch, Collective& comm, double gradient_scale,
+                double routing_scale, Head&& head) {
     typename Arena<typename B::Memory>::Scope scope(ctx.arena);
     const index_t n = batch.tokens.count(), d = config_.decoder.width;
     const Matrix<S> x = ctx.arena.template matrix<S>(n, d), hidden = ctx.arena.template matrix<S>(n, d);
@@ -98,9 +108,8 @@ class LanguageModel {
     drop(ctx, x);
     decoder_.forward(ctx, batch.tokens, {}, x, hidden, comm);
     const Matrix<S> dhidden = gradient_scale != 0 ? ctx.arena.template matrix<S>(n, d) : Matrix<S>{};
-    const LossSums sums = output_loss(
-        ctx, embedding_, tables_.head(), dtables_.head(), hidden, dhidden, gradient_scale,
-        [&](Matrix<S> logits, index_t first) { return loss_(ctx, logits, batch.labels + first, gradient_scale); });
+    const LossSums sums =
+        output_loss(ctx, embedding_, tables_.head(), dtables_.head(), hidden, dhidden, gradient_scale, head);
     if (gradient_scale == 0) return sums;
     const Matrix<S> dx = ctx.arena.template matrix<S>(n, d);
     decoder_.backward(ctx, batch.tokens, {}, dhidden, dx, {}, {}, routing_scale);
@@ -120,8 +129,18 @@ class LanguageModel {
     embedding_.logits(ctx, tables_.head(), h.as_const(), out);
   }
 
-  /// Prepares step-by-step decoding of `rows` texts of at most `room` tokens, from the arena; a prompt is fed by steps.
-  void begin(Context& ctx, index_t rows, index_t room) { decoder_.begin(ctx, {}, rows, room); }
+  /// Prepares step-by-step decoding of texts of at most `room` tokens, `beams` rows a text, from the arena. A prompt is
+  /// fed by steps, or by prefill() at once.
+  void begin(Context& ctx, index_t texts, index_t room, index_t beams = 1) {
+    decoder_.begin(ctx, {}, texts, room, beams);
+  }
+  /// What comes first of each text (texts, L), padded on the right, before the first step (Decoder::prefill).
+  void prefill(Context& ctx, const Tokens& tokens, Collective& comm) {
+    typename Arena<typename B::Memory>::Scope scope(ctx.arena);
+    const Matrix<S> x = ctx.arena.template matrix<S>(tokens.count(), config_.decoder.width);
+    embedding_.forward(ctx, tables_.input, tokens, x);
+    decoder_.prefill(ctx, tokens, {}, x, comm);
+  }
   /// Between two steps: row i of the next goes on from row rows[i] (n, in the backend's memory; Decoder::select).
   void select(Context& ctx, const std::int32_t* rows, index_t n) { decoder_.select(ctx, rows, n); }
   /// Logits (rows, V) of the next token, given one token a row.

@@ -22,6 +22,9 @@ struct StackConfig {
   bool relative_positions = false;  // T5 position bias in self-attention
   index_t buckets = 32, max_distance = 128;
   double attention_scale = 0;  // 0: head_width^-0.5
+  index_t kv_heads = 0;        // heads of keys and values, shared by groups of query heads; 0: heads
+  double rotary_theta = 0;     // rotary positions in self-attention with this base, 10000 or more; 0: none
+  index_t window = 0;          // a decoder's token sees itself and the window - 1 before it; 0: all
   double norm_epsilon = 1e-6;
   MoeConfig moe;  // width, hidden and bias are taken from this stack
   // What differs from layer to layer, as in an extracted sub-network (model/extract.hpp); empty: nothing does.
@@ -44,6 +47,12 @@ struct StackConfig {
     require(layers >= 1 && width >= 1 && heads >= 1 && head_width >= 1 && hidden >= 1, stack,
             ": layers, width, heads, head width and hidden width must be at least 1; got ", layers, ", ", width, ", ",
             heads, ", ", head_width, " and ", hidden);
+    require(kv_heads >= 0 && heads % (kv_heads > 0 ? kv_heads : heads) == 0, stack, ": kv_heads must divide the ",
+            heads, " heads; got ", kv_heads);
+    require(rotary_theta == 0 || (rotary_theta >= 1 && head_width % 2 == 0), stack,
+            ": rotary positions need a base of at least 1 and an even head width; got ", rotary_theta, " and ",
+            head_width);
+    require(window >= 0, stack, ": window must not be negative; got ", window);
     require(dropout >= 0 && dropout < 1, stack, ": dropout must be in [0, 1); got ", dropout);
     require(sparse_every >= 0, stack, ": sparse-every must not be negative; got ", sparse_every);
     const auto check_list = [&](const std::vector<index_t>& list, index_t least, const char* what) {

@@ -25,16 +25,19 @@ SPARSEMOE_HD inline index_t relative_bucket(index_t offset, bool bidirectional, 
   return base + (far < buckets - 1 ? far : buckets - 1);
 }
 
-/// bias(h Lq + i, j) = table(bucket(j - i - offset), h)
+/// bias(h Lq + i, j) = table(bucket(j - i - offset), h); with offsets of their own, sentence after sentence.
 template <class S, class C>
 struct RelativeBias {
   const S* table;  // (buckets, H)
   index_t heads, queries, query_offset, buckets, max_distance;
   bool bidirectional;
-  Matrix<C> bias;  // (H Lq, Lk)
+  const std::int32_t* query_offsets;  // (B) or null
+  Matrix<C> bias;                     // (H Lq, Lk) or (B H Lq, Lk)
   SPARSEMOE_HD void operator()(index_t n) const {
-    const index_t j = n % bias.cols, i = n / bias.cols % queries, h = n / (bias.cols * queries);
-    bias.data[n] = C(table[relative_bucket(j - i - query_offset, bidirectional, buckets, max_distance) * heads + h]);
+    const index_t j = n % bias.cols, i = n / bias.cols % queries, h = n / (bias.cols * queries) % heads;
+    const index_t offset =
+        query_offsets != nullptr ? index_t(query_offsets[n / (bias.cols * queries * heads)]) : query_offset;
+    bias.data[n] = C(table[relative_bucket(j - i - offset, bidirectional, buckets, max_distance) * heads + h]);
   }
 };
 /// dtable(bucket, h) += sum over (i, j) of dbias, one head an index: the order of the sum is fixed.
@@ -77,11 +80,13 @@ struct RelativePosition {
   Params<T> params() const {
     return {matrix_of<T>(buckets, heads)};
   }
-  /// bias (H Lq, Lk); query 0 stands at key position `query_offset`.
-  void forward(Context& ctx, const Params<const S>& w, index_t queries, index_t query_offset, Matrix<C> bias) const {
-    B::for_each_index(
-        ctx, bias.size(),
-        RelativeBias<S, C>{w.weight.data, heads, queries, query_offset, buckets, max_distance, bidirectional, bias});
+  /// bias (H Lq, Lk); query 0 stands at key position `query_offset`, or, where sentences differ, at query_offsets[b],
+  /// and bias is (B H Lq, Lk).
+  void forward(Context& ctx, const Params<const S>& w, index_t queries, index_t query_offset, Matrix<C> bias,
+               const std::int32_t* query_offsets = nullptr) const {
+    B::for_each_index(ctx, bias.size(),
+                      RelativeBias<S, C>{w.weight.data, heads, queries, query_offset, buckets, max_distance,
+                                         bidirectional, query_offsets, bias});
   }
   void backward(Context& ctx, const Params<A>& dw, index_t queries, Matrix<const C> dbias) const {
     B::for_each_row(
