@@ -38,11 +38,11 @@ class AnyOptimiser {
   }
 
  private:
-  template <std::size_t I>
+  template <std::size_t At>
   static Held make(Context& ctx, const std::vector<ParamInfo>& list, const Config& config) {
-    if constexpr (I + 1 < sizeof...(Optimisers))
-      if (config.index() != I) return make<I + 1>(ctx, list, config);
-    return Held(std::in_place_index<I>, ctx, list, std::get<I>(config));
+    if constexpr (At + 1 < sizeof...(Optimisers))
+      if (config.index() != At) return make<At + 1>(ctx, list, config);
+    return Held(std::in_place_index<At>, ctx, list, std::get<At>(config));
   }
   Held held_;
 };
