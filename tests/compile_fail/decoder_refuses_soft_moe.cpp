@@ -1,0 +1,21 @@
+// Soft MoE mixes all tokens of a sentence: an encoder takes it, a decoder does not.
+// expect: decoder: use a causal-safe router; this one looks at later tokens and cannot be decoded step by step
+#include "sparsemoe/backend/cpu.hpp"
+#include "sparsemoe/model/decoder.hpp"
+#include "sparsemoe/model/encoder.hpp"
+#include "sparsemoe/nn/soft_moe.hpp"
+
+using namespace sparsemoe;
+
+struct Spec : SpecDefaults {
+  using Router = SoftMixture<2>;
+  using Precision = Fp32;
+  using Backend = Cpu;
+  using Collective = Solo;
+};
+#ifdef SHOULD_FAIL
+using Stack = Decoder<Spec>;
+#else
+using Stack = Encoder<Spec>;
+#endif
+std::size_t size() { return sizeof(Stack); }
