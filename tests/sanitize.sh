@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# tests/sanitize.sh -- selected tests under AddressSanitizer with UndefinedBehaviorSanitizer, and under ThreadSanitizer.
+# tests/sanitize.sh -- selected tests under AddressSanitizer with UndefinedBehaviorSanitizer, and under ThreadSanitizer; a
+# short run of the fuzz targets.
 # Selected, because a sanitizer build of everything takes longer than the rest together. The last line is the sum.
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -36,4 +37,5 @@ else
   echo "skipped: ThreadSanitizer needs clang++-16 (tests/install_packages.sh --full)"
   skipped=$((skipped + 1))
 fi
+count "fuzz targets, 20000 inputs each" tests/fuzz/run.sh 20000
 finish
