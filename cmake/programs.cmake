@@ -250,7 +250,7 @@ if(SPARSEMOE_BUILD_EXAMPLES)
                     $<TARGET_FILE:sparsemoe-convert> ${CMAKE_CURRENT_SOURCE_DIR}/tests/data/goldens/models)
   endif()
   if(added_sparsemoe-nmt AND SPARSEMOE_BUILD_TESTS)
-    foreach(name pipeline bits routers bad_input extract translate study benchmark distill)
+    foreach(name pipeline bits routers bad_input extract translate study benchmark distill upcycle)
       sparsemoe_ctest(program_${name} program ${CMAKE_CURRENT_SOURCE_DIR}/tests/program/${name}.sh
                       $<TARGET_FILE:sparsemoe-nmt>)
     endforeach()

@@ -212,7 +212,7 @@ constexpr std::array<std::string_view, 3> field_names(OptimiserKind) { return {"
 struct TrainSettings {
   std::string corpus, out;
   std::vector<std::string> languages;
-  std::string tokenizer;
+  std::string tokenizer, upcycle_from;
   std::string kinds = "s,t,p,l", directions = "both";
   ModelSettings model;
   OptimiserKind optimiser = OptimiserKind::adamw;
@@ -241,6 +241,7 @@ struct TrainSettings {
     f("out", out, "directory of the run");
     f("languages", languages, "languages to train on beside the first (English); none: all of the corpus");
     f("tokenizer", tokenizer, "SentencePiece model; empty: the corpus' own");
+    f("upcycle_from", upcycle_from, "a dense run whose weights the model starts from: its experts are copies");
     f("kinds", kinds, "kinds of text: s one-line summaries, t sentences, p paragraphs, l list items");
     f("directions", directions, "both, en2xx or xx2en");
   }

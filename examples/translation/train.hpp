@@ -45,7 +45,10 @@ class TrainingRun {
     load_data();
     build_model();
     if (resume) moe::remove_unfinished(run_);
-    if (!resume || !restore()) hooks_->start(*model_);
+    if (!resume || !restore()) {
+      hooks_->start(*model_);
+      if (!s_.upcycle_from.empty()) upcycle();
+    }
     if (!resume) {
       std::error_code problem;
       fs::create_directories(run_, problem);
@@ -208,6 +211,19 @@ class TrainingRun {
     schedule_.check();
   }
 
+  /// The dense run's last checkpoint becomes the start. Throws Error if it is not dense, or reads text as other ids.
+  void upcycle() {
+    const fs::path from = model_directory(s_.upcycle_from);
+    const ModelFile dense = read_model_file(from);
+    moe::require(dense.model.encoder_router == "dense" && dense.model.decoder_router == "dense", from.string(),
+                 ": its routers are ", dense.model.encoder_router, " and ", dense.model.decoder_router,
+                 "; --upcycle-from takes a dense run");
+    moe::require(read_file(from / "spm.model") == read_file(corpus_.tokenizer), from.string(),
+                 ": its tokenizer is another than ", corpus_.tokenizer.string(), "; give --tokenizer ",
+                 (from / "spm.model").string());
+    model_->upcycle(from / "model.safetensors");
+    std::fprintf(stderr, "starts from the dense model of %s\n", from.c_str());
+  }
   /// False if the run was stopped before its first checkpoint: from the start.
   bool restore() {
     const auto found = moe::find_checkpoint(run_);

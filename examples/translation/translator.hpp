@@ -78,6 +78,8 @@ class Translator {
   virtual void load(const std::filesystem::path& directory, bool training) = 0;
   /// Takes over the parameters that another model's model.safetensors has under the same name; returns how many.
   virtual std::int64_t load_shared(const std::filesystem::path& weights) = 0;
+  /// Starts from a dense model's model.safetensors (sparsemoe/model/upcycle.hpp).
+  virtual void upcycle(const std::filesystem::path& weights) = 0;
   struct TrainerNumbers {
     std::int64_t step = 0, skipped = 0, good = 0;
     double loss_scale = 1;

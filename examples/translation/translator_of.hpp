@@ -143,6 +143,7 @@ class TranslatorOf final : public Translator {
     if (!training) return;
     moe::load_moments(ctx_, *optimiser_, directory / "trainer.safetensors");
   }
+  void upcycle(const std::filesystem::path& weights) override { moe::load_upcycled(ctx_, model_.weights, weights); }
   std::int64_t load_shared(const std::filesystem::path& weights) override {
     return moe::load_shared_weights(ctx_, model_.weights, weights);
   }

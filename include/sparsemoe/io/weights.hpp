@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "sparsemoe/io/safetensors.hpp"
+#include "sparsemoe/model/upcycle.hpp"
 #include "sparsemoe/model/weights.hpp"
 #include "sparsemoe/precision.hpp"
 
@@ -139,6 +140,32 @@ index_t load_shared_weights(typename B::Context& ctx, Weights<P, B>& weights, co
   }
   weights.set(ctx, host);
   return count;
+}
+
+/// Fills freshly initialised `weights` from the file of a dense model of the same sizes (upcycle()). Throws Error for a
+/// parameter without a source, of another shape, or left over; the weights are then as they were.
+template <class P, class B>
+void load_upcycled(typename B::Context& ctx, Weights<P, B>& weights, const std::filesystem::path& path) {
+  using M = typename P::master;
+  const SafetensorsReader file(path);
+  std::vector<ParamInfo> list;
+  std::vector<M> dense;
+  for (const TensorInfo& info : file.tensors()) {
+    check_float(file, info);
+    const auto& n = info.shape;
+    if (n.empty() || n.size() > 3)
+      fail_file(path, "tensor '", info.name, "' has ", n.size(), " extents, expected 1 to 3");
+    ParamInfo p;
+    p.name = info.name, p.offset = static_cast<index_t>(dense.size());
+    p.shape.rank = static_cast<int>(n.size());
+    p.shape.batch = n.size() > 2 ? n[0] : 1, p.shape.rows = n.size() > 1 ? n[n.size() - 2] : 1, p.shape.cols = n.back();
+    dense.resize(dense.size() + static_cast<std::size_t>(info.elements()));
+    read_values(file, info, dense.data() + p.offset);
+    list.push_back(std::move(p));
+  }
+  std::vector<M> host = weights.get(ctx);
+  upcycle(list, dense, weights.list(), host);
+  weights.set(ctx, host);
 }
 
 /// Optimiser moments, flat, under their names.
