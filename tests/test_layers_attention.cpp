@@ -1,5 +1,6 @@
-// test_layers_attention.cpp -- attention (self, causal, cross, masked, biased, windowed) and T5's relative positions:
-// gradients, planted faults, and one step at a time against all at once. Read next: include/sparsemoe/nn/attention.hpp.
+// test_layers_attention.cpp -- attention (self, causal, cross, masked, biased, windowed, rotated, with shared key
+// heads) and T5's relative positions: gradients, planted faults, and one step at a time against all at once. Read next:
+// include/sparsemoe/nn/attention.hpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
@@ -24,6 +25,14 @@ const Layer attention{width, heads, 5, true, 0.6, 1};
 struct Case {
   bool cross = false, causal = false, masked = false, biased = false;
   index_t window = 0;
+  bool rotated = false;  // self-attention with rotary positions
+  bool shared = false;   // four query heads on two key heads
+  Layer layer() const {
+    Layer l = attention;
+    if (rotated) l.head_width = 4;
+    if (shared) l.heads = 4, l.kv_heads = 2;
+    return l;
+  }
 };
 /// A term of the backward that is left out or wrong.
 enum class Fault {
@@ -35,18 +44,22 @@ enum class Fault {
   bias_gradient,
   value_weight,
   output_bias,
-  memory_gradient
+  memory_gradient,
+  rotation
 };
 
 LayerReport check(const Case& c, Fault fault = Fault::none) {
   Context ctx(1);
   Layer::Cache cache;
+  const Layer attention = c.layer();
   const index_t queries = 4, keys = c.cross ? 5 : queries;
+  const Tokens tokens{sentences, queries};
+  const auto rotation = rotation_table<double, TestBackend>(ctx, tokens, c.rotated ? 10 : 0, attention.head_width);
   const std::vector<std::uint8_t> valid = c.cross ? std::vector<std::uint8_t>{1, 1, 1, 0, 0, 1, 0, 1, 1, 1}
                                                   : std::vector<std::uint8_t>{1, 1, 1, 0, 1, 1, 1, 1};
   std::vector<LayerInput> inputs = {{sentences * queries, width}};
   if (c.cross) inputs.push_back({sentences * keys, width});
-  if (c.biased) inputs.push_back({heads * queries, keys, Handover::added});
+  if (c.biased) inputs.push_back({attention.heads * queries, keys, Handover::added});
   const auto info = [&](const ConstViews& x) {
     return AttentionInfo<double>{sentences,
                                  queries,
@@ -55,7 +68,8 @@ LayerReport check(const Case& c, Fault fault = Fault::none) {
                                  c.causal,
                                  0,
                                  c.biased ? x.back() : Matrix<const double>{},
-                                 c.window};
+                                 c.window,
+                                 rotation};
   };
   const auto forward = [&](const auto& w, const ConstViews& x, Matrix<double> y) {
     attention.forward(ctx, w, x[0], c.cross ? x[1] : x[0], info(x), y, cache);
@@ -67,6 +81,7 @@ LayerReport check(const Case& c, Fault fault = Fault::none) {
     AttentionInfo<double> call = info(x);
     auto weights = w;
     if (fault == Fault::scale) layer.scale = 1;
+    if (fault == Fault::rotation) call.rotation = {};
     if (fault == Fault::mask_forgotten) kept.probs.data[3] = 0.25;  // sentence 0, head 0, query 0, key 3 is padding
     if (fault == Fault::value_weight) weights.v = w.k;
     layer.backward(ctx, weights, dw, x[0], c.cross ? x[1] : x[0], call, dy, dx[0], dmemory, kept,
@@ -99,6 +114,109 @@ TEST_CASE("attention of every form has the right gradient") {
       passes({true, false, masked, biased});
     }
   passes({false, true, false, false, 2});
+}
+TEST_CASE("shared key heads and rotary positions have the right gradient") {
+  passes({false, true, true, true, 0, false, true});
+  passes({true, false, true, false, 0, false, true});
+  passes({false, true, true, false, 3, true, true});
+  passes({false, false, true, true, 0, true, false});
+  sees({false, true, true, false, 3, true, true}, Fault::rotation);
+  for (const Fault fault : {Fault::query_path, Fault::key_path, Fault::scale, Fault::mask_forgotten,
+                            Fault::value_weight, Fault::output_bias})
+    sees({false, true, true, false, 0, true, true}, fault);
+}
+
+/// y of a layer with the given weights (in the order of visit()) over one batch of 2 x 4 tokens.
+std::vector<double> output(const Layer& layer, const std::vector<double>& values, const AttentionInfo<double>& info) {
+  Context ctx(1);
+  auto params = layer.params<const double>();
+  bind_params(params, values.data());
+  const auto x = detail::random_values(sentences * 4 * width, 6, 0);
+  const Matrix<const double> input(x.data(), sentences * 4, width);
+  std::vector<double> y(x.size());
+  Layer::Cache cache;
+  layer.forward(ctx, params, input, input, info, {y.data(), sentences * 4, width}, cache);
+  return y;
+}
+double worst(const std::vector<double>& a, const std::vector<double>& b) {
+  REQUIRE(a.size() == b.size());
+  double most = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) most = std::max(most, std::abs(a[i] - b[i]));
+  return most;
+}
+TEST_CASE("shared key heads are as many heads with equal keys and values") {
+  const Layer shared{width, 4, 3, true, 0.6, 1, 2}, wide{width, 4, 3, true, 0.6, 1};
+  auto narrow_params = shared.params<const double>(), wide_params = wide.params<const double>();
+  index_t narrow_total = 0, wide_total = 0;
+  const auto narrow_list = list_params(narrow_params, &narrow_total), wide_list = list_params(wide_params, &wide_total);
+  const auto narrow = detail::random_values(narrow_total, 5, 0);
+  std::vector<double> expanded(static_cast<std::size_t>(wide_total), 0);
+  for (std::size_t p = 0; p < wide_list.size(); ++p) {
+    const auto& from = narrow_list[p];
+    const auto& to = wide_list[p];
+    for (index_t i = 0; i < to.shape.rows; ++i)
+      for (index_t j = 0; j < to.shape.cols; ++j) {
+        const index_t source = from.shape.cols == to.shape.cols ? j : j / 6 * 3 + j % 3;  // heads 0, 1 read key head 0
+        expanded[static_cast<std::size_t>(to.offset + i * to.shape.cols + j)] =
+            narrow[static_cast<std::size_t>(from.offset + i * from.shape.cols + source)];
+      }
+  }
+  const AttentionInfo<double> info{sentences, 4, 4, nullptr, true, 0, {}, 0};
+  const auto y = output(shared, narrow, info), expected = output(wide, expanded, info);
+  CHECK(y == expected);  // the same products
+  expanded[static_cast<std::size_t>(wide_list[2].offset)] += 0.01;
+  CHECK(output(wide, expanded, info) != y);
+}
+TEST_CASE("rotation turns pairs of columns, and depends on distances alone") {
+  Context ctx(1);
+  const Layer layer{width, 4, 6, true, 0.6, 1, 2};
+  auto params = layer.params<const double>();
+  index_t total = 0;
+  list_params(params, &total);
+  const auto values = detail::random_values(total, 5, 0);
+  const auto at = [&](std::vector<std::int32_t> positions) {
+    const Tokens tokens{sentences, 4, nullptr, nullptr, nullptr, 0, nullptr, positions.data()};
+    return output(layer, values,
+                  {sentences, 4, 4, nullptr, true, 0, {}, 0, rotation_table<double, TestBackend>(ctx, tokens, 50, 6)});
+  };
+  const auto y = at({0, 0});
+  CHECK(worst(y, at({7, 3000})) < 1e-11);
+  CHECK(worst(y, output(layer, values, {sentences, 4, 4, nullptr, true, 0, {}, 0})) > 1e-2);
+  const Tokens from_one{1, 2, nullptr, nullptr, nullptr, 1, nullptr};
+  const auto table = rotation_table<double, TestBackend>(ctx, from_one, 50, 6);
+  std::vector<double> turned = {1, 2, 3, 4, 5, 6, 6, 5, 4, 3, 2, 1, -1, 0, 1, 0, 2, 0, 1, 1, 1, 1, 1, 1};
+  const std::vector<double> before = turned;
+  const Matrix<double> x(turned.data(), 2, 12);
+  TestBackend::for_each_row(ctx, 2, RotateRow<P>{x, table, 1});
+  for (std::size_t r = 0; r < 2; ++r)
+    for (std::size_t h = 0; h < 2; ++h)
+      for (std::size_t j = 0; j < 3; ++j) {
+        const std::size_t first = r * 12 + h * 6 + j;
+        const double angle = static_cast<double>(r + 1) * std::pow(50.0, -static_cast<double>(j) / 3);
+        const double a = before[first], b = before[first + 3];
+        CHECK(std::abs(turned[first] - (a * std::cos(angle) - b * std::sin(angle))) < 1e-14);
+        CHECK(std::abs(turned[first + 3] - (a * std::sin(angle) + b * std::cos(angle))) < 1e-14);
+      }
+  TestBackend::for_each_row(ctx, 2, RotateRow<P>{x, table, -1});
+  CHECK(worst(turned, before) < 1e-14);
+  CHECK_THROWS_WITH_AS((rotation_table<double, TestBackend>(ctx, from_one, 50, 5)),
+                       "attention: rotary positions need heads of an even width; got 5", Error);
+}
+TEST_CASE("a window is a mask") {
+  auto params = attention.params<const double>();
+  index_t total = 0;
+  list_params(params, &total);
+  const auto values = detail::random_values(total, 5, 0);
+  for (const index_t window : {1, 2, 3, 4}) {
+    std::vector<double> bias;
+    for (index_t h = 0; h < heads; ++h)
+      for (index_t i = 0; i < 4; ++i)
+        for (index_t j = 0; j < 4; ++j) bias.push_back(j > i || j + window <= i ? -1e4 : 0);
+    const auto y = output(attention, values, {sentences, 4, 4, nullptr, true, 0, {}, window});
+    CHECK(worst(y, output(attention, values, {sentences, 4, 4, nullptr, false, 0, {bias.data(), heads * 4, 4}, 0})) <
+          1e-14);
+    CHECK((worst(y, output(attention, values, {sentences, 4, 4, nullptr, true, 0, {}, 0})) > 1e-3) == (window < 4));
+  }
 }
 TEST_CASE("a fault in any term of attention's backward is seen") {
   const Case self{false, true, true, true}, cross{true, false, true, true};

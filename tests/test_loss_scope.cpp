@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "sparsemoe/comm/threads.hpp"
+#include "sparsemoe/hf/nllb_router.hpp"
 #include "sparsemoe/routers/noisy.hpp"
 #include "sparsemoe/routers/top_k.hpp"
 #include "sparsemoe/testing/router_bench.hpp"
@@ -53,6 +54,11 @@ Result routed(const Router& router, const MoeConfig& config, const std::vector<d
   typename MoE<Over<Router>>::Cache cache;
   const Matrix<const double> x(batch.x.data() + start * d, n, d);
   layer.forward(ctx, w, tokens, x, {y.data(), n, d}, cache, comm);
+  if constexpr (requires { typename Router::StackLoss; }) {
+    typename MoE<Over<Router>>::Cache second = cache;  // of a stack's second layer, whose gradient nobody asks for
+    layer.forward(ctx, w, tokens, x, {y.data(), n, d}, second, comm);
+    Router::StackLoss::template apply<Over<Router>>(ctx, tokens, {{&layer, &cache}, {&layer, &second}}, comm);
+  }
   layer.backward(ctx, w, g, tokens, x, {nothing.data(), n, d}, {dx.data(), n, d}, cache, loss_scale);
   r.loss = layer.weighted_loss(layer.statistics(ctx, cache));
   return r;
@@ -144,6 +150,34 @@ TEST_CASE("n ranks give the importance and load losses of one") {
     CHECK(n.loss == doctest::Approx(one.loss).epsilon(1e-12));
     CHECK(worst(n.dw, one.dw) < 1e-13);
   }
+}
+/// Losses over all sparse layers of a stack.
+template <class Loss>
+struct Joint : TopK<2> {
+  using StackLoss = Loss;
+};
+template <class Router>
+void joint_on_ranks(LossScope scope, const Router& router) {
+  const RouterBench<Router, Cpu> bench(router, {});
+  const RouterBatch batch = bench.batch(6, 7, true);
+  MoeConfig config = bench.config();
+  config.balance_scope = scope;
+  const Result one = on_ranks({6}, router, config, bench.weights(), batch);
+  config.balance_coefficient = 0;
+  CHECK(worst(on_ranks({6}, router, config, bench.weights(), batch).dw, one.dw) > 1e-4);
+  config.balance_coefficient = bench.config().balance_coefficient;
+  for (const auto& shares : {std::vector<index_t>{2, 4}, {2, 2, 2}}) {
+    const Result n = on_ranks(shares, router, config, bench.weights(), batch);
+    CHECK(n.loss == doctest::Approx(one.loss).epsilon(1e-13));
+    CHECK(worst(n.dw, one.dw) < 1e-14);
+  }
+}
+TEST_CASE("n ranks give the losses over several layers of one") {
+  joint_on_ranks(LossScope::sequence, Joint<hf::JointBalance<true, false>>{});
+  joint_on_ranks(LossScope::global, Joint<hf::JointBalance<false, false>>{});
+  hf::NllbRouter nllb;
+  nllb.expert_capacity = 0;
+  joint_on_ranks(LossScope::global, nllb);
 }
 TEST_CASE(
     "micro-batches, each weighed by its tokens, give group and sequence losses of the batch; not the global one") {

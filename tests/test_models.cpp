@@ -6,6 +6,8 @@
 #include <cmath>
 
 #include "sparsemoe/backend/cpu.hpp"
+#include "sparsemoe/hf/nllb_router.hpp"
+#include "sparsemoe/hf/switch_router.hpp"
 #include "sparsemoe/model/encoder_decoder.hpp"
 #include "sparsemoe/routers/hash.hpp"
 #include "sparsemoe/routers/sentence.hpp"
@@ -84,7 +86,7 @@ double total_loss(Model& model, Cpu::Context& ctx, const Seq2SeqBatch& batch) {
 /// The worst relative error of a parameter's gradient.
 template <class E, class D>
 double gradient_error(double dropout, double encoder_capacity, double decoder_capacity, double routing_scale = 1,
-                      bool tied = true) {
+                      bool tied = true, void (*change)(EncoderDecoderConfig&) = nullptr) {
   Cpu::Context ctx(1);
   EncoderDecoderConfig config = small_model();
   config.encoder.dropout = config.decoder.dropout = dropout;
@@ -92,6 +94,7 @@ double gradient_error(double dropout, double encoder_capacity, double decoder_ca
   config.decoder.moe.capacity_factor = decoder_capacity;
   config.encoder.moe.min_capacity = config.decoder.moe.min_capacity = 1;
   config.tie_embeddings = tied;
+  if (change != nullptr) change(config);
   EncoderDecoder<E, D> model(ctx, config);
   model.weights.initialise(ctx, 7);
   ctx.training = true;
@@ -138,6 +141,33 @@ TEST_CASE("gshard in both stacks, both rules, under capacity") {
   using Before = With<GShard<>, LayerNorm, Gated<Silu>>;
   using After = With<GShard<Gate::normalised_after_drop, true>, LayerNorm, Gated<Silu>>;
   CHECK(gradient_error<Before, After>(0.1, 1, 1) < tolerance);
+}
+
+// Losses over all sparse layers of a stack, here of probabilities and of combine weights: two sparse layers each, too
+// few slots, padding routed in the encoder alone.
+struct TightSwitch : hf::SwitchRouter {
+  TightSwitch() { expert_capacity = 1; }
+};
+struct TightNllb : hf::NllbRouter {
+  TightNllb() { expert_capacity = 3; }
+};
+void all_sparse(EncoderDecoderConfig& c) {
+  for (StackConfig* s : {&c.encoder, &c.decoder}) {
+    s->sparse_every = 1;
+    s->moe.z_coefficient = 0;
+    s->moe.jitter = 0.1, s->moe.jitter_experts = true;
+  }
+  c.encoder.moe.balance_scope = LossScope::sequence;
+  c.encoder.moe.route_padding = true;
+  c.decoder.moe.scores_ahead = true;
+  c.decoder.moe.priority = Priority::batch;
+  c.decoder.moe.output_masking = 0.3;
+}
+TEST_CASE("joint losses of two sparse layers, dropped tokens that pass, jitter that the experts see") {
+  using E = With<TightSwitch>;
+  using D = With<TightNllb>;
+  CHECK(gradient_error<E, D>(0.2, 0, 0, 1, true, all_sparse) < tolerance);
+  CHECK(gradient_error<E, D>(0.2, 0, 0, 0.999, true, all_sparse) > tolerance);
 }
 
 template <class E, class D>

@@ -53,8 +53,8 @@ constexpr bool check_precision() {
 enum class Level { token, sentence, task, none };
 
 /// How chosen scores become combine weights: p_e as it is (Switch: renormalising top-1 would kill the gradient), p_e
-/// over the sum of the chosen before any is dropped, the same over those that were kept, or 1 / top_k. `own`: the router
-/// says, by  weigh(Row<const T> p, const int32_t* chosen, const bool* kept, T* w) const  and the way back
+/// over the sum of the chosen before any is dropped, the same over those that were kept, or 1 / top_k. `own`: the
+/// router says, by  weigh(Row<const T> p, const int32_t* chosen, const bool* kept, T* w) const  and the way back
 /// weigh_backward(p, chosen, kept, const T* dw, T* d) const, which adds to d(e) the gradient of p(e).
 enum class Gate { probability, normalised, normalised_after_drop, constant, own };
 
@@ -86,7 +86,7 @@ struct TokenInfo {
   bool training = false;
   Random random;
 
-  /// Uniform in [0, 1), draw number `which` of this unit.
+  /// Uniform in [0, 1), draw number `which`, 0 to 7, of this unit.
   SPARSEMOE_HD float uniform(int which) const {
     return random.uniform(Purpose::second_expert,
                           static_cast<std::uint64_t>(unit) * 8 + static_cast<std::uint64_t>(which));
@@ -155,6 +155,11 @@ struct Assignment {
 ///   bool sentence_groups    without MoeConfig::group, assign() gets one sentence at a time, not the whole batch
 ///   index_t most_choices(tokens, experts, training) const    at most this many choices in a group
 ///   bool learned_thresholds    a threshold for each expert, for assign(), and the loss that moves it
+///   int32_t capacity(tokens, training) const    slots of an expert in a group of tokens, in place of MoeConfig's;
+///       0: no limit
+///   static constexpr bool passes_dropped = true    a choice without a slot gives w x in place of nothing
+///   using StackLoss = ...    the balance loss over all sparse layers of a stack at once: joint_losses() of
+///       model/stack.hpp
 template <class R>
 constexpr bool check_router() {
   static_assert(std::is_trivially_copyable_v<R>, "router: make it trivially copyable; hold tables by pointer");
@@ -187,6 +192,16 @@ constexpr bool check_router() {
     if constexpr (requires { R::gate_input; })
       static_assert(R::level == Level::token || R::gate_input == GateInput::state,
                     "router: use GateInput::prefix_mean at Level::token only; other levels do not score tokens");
+  }
+  if constexpr (requires {
+                  R::gate;
+                  requires R::passes_dropped;
+                }) {
+    static_assert(R::gate != Gate::normalised_after_drop && R::gate != Gate::own,
+                  "router: use another gate with passes_dropped; in this one a dropped choice weighs nothing");
+    static_assert(
+        !requires { R::branches; } && !requires { R::noise_epsilon; },
+        "router: passes_dropped is for routers of one level without learned noise");
   }
   if constexpr (requires { R::noise_epsilon; }) {
     static_assert(

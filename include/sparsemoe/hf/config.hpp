@@ -84,6 +84,14 @@ class Config {
   std::filesystem::path path_;
 };
 
+/// Slots of an expert in a sparse checkpoint; null, which transformers takes as a share of the batch, is refused.
+inline std::int32_t expert_capacity(const Config& config) {
+  const char* const key = "expert_capacity";
+  const auto slots = config.get<std::int32_t>(key, config.json().contains(key) ? 0 : 64);
+  if (slots < 1) config.refuse(key, "a number of slots, at least 1");
+  return slots;
+}
+
 /// The special tokens of a checkpoint: of generation_config.json where it is, else of config.json. -1: it has none.
 struct SpecialTokens {
   std::int32_t begin = -1, end = -1, padding = -1, first = -1;  // decoder's start, end, padding, forced first token

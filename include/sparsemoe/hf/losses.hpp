@@ -100,30 +100,35 @@ struct JointBalance {
   }
 };
 
-/// count(e) += tokens of one layer whose first choice, kept, is e; those without one count as expert 0.
+/// count(e) += tokens of one layer whose first choice, kept, is e; those without one count as expert 0. count(E) +=
+/// tokens.
 template <class R>
 struct CountFirst {
   Choices choices;
   const std::int32_t* slot;
   index_t tokens;
-  R* count;  // (E)
+  index_t experts;
+  R* count;  // (E + 1)
   SPARSEMOE_HD void operator()(index_t e) const {
-    R n = 0;
+    R n = e == experts ? R(tokens) : R(0);
     for (index_t t = 0; t < tokens; ++t) n += (slot[t] >= 0 ? index_t(choices.at(t, 0)) : 0) == e ? R(1) : R(0);
     count[e] += n;
   }
 };
-/// dcombine(t, k) = scale count(e) where the choice was kept, and part(t) = the sum of its weights times that.
+/// dcombine(t, k) = coefficient times the slope of the loss where the choice was kept, and part(t) = the sum of its
+/// weights times the slopes.
 template <class R>
 struct WeightSlopes {
   Choices choices;
   const std::int32_t* slot;
-  const R *count, *weight;  // (E), (T, K)
-  R scale, coefficient;
-  index_t tokens;
+  const R *count, *weight;  // (E + 1), (T, K)
+  index_t layers, experts, tokens;
+  R coefficient;
   Matrix<R> dcombine;
   R* part;  // (T)
   SPARSEMOE_HD void operator()(index_t t) const {
+    const R all = count[experts];                                   // tokens of all layers
+    const R scale = R(layers * experts) / all * (R(layers) / all);  // of a mean over layers, then one over tokens
     R total = 0;
     for (index_t k = 0; k < dcombine.cols; ++k) {
       const R slope = slot[k * tokens + t] >= 0 ? scale * count[choices.at(t, k)] : R(0);
@@ -139,25 +144,26 @@ struct WeightSlopes {
 struct CombineBalance {
   template <class Spec>
   static void apply(typename Spec::Backend::Context& ctx, const Tokens& tokens,
-                    const std::vector<SparseLayer<Spec>>& layers, typename Spec::Collective&) {
+                    const std::vector<SparseLayer<Spec>>& layers, typename Spec::Collective& comm) {
     using B = typename Spec::Backend;
     using R = typename Spec::Precision::router;
     const index_t T = tokens.count(), K = layers[0].moe->top_k(), E = layers[0].moe->config().choices();
     auto& first = *layers[0].cache;
     first.dcombine = ctx.arena.template matrix<R>(T, K);  // lives as long as the cache
     typename Arena<typename B::Memory>::Scope scope(ctx.arena);
-    R *count = ctx.arena.template take<R>(E), *part = ctx.arena.template take<R>(T);
-    B::zero(ctx, count, E);
+    R *count = ctx.arena.template take<R>(E + 1), *part = ctx.arena.template take<R>(T);
+    B::zero(ctx, count, E + 1);
     for (const auto& [moe, c] : layers) {
-      B::for_each_index(ctx, E, CountFirst<R>{moe->choices(tokens, *c), c->slot, T, count});
+      B::for_each_index(ctx, E + 1, CountFirst<R>{moe->choices(tokens, *c), c->slot, T, E, count});
       B::zero(ctx, c->balance, 1);
     }
-    // L E / (L T) / T
-    const R scale = T > 0 ? R(E) / (R(T) * R(T)) : R(0);
+    if (comm.size() > 1) comm.all_reduce_sum(count, static_cast<std::size_t>(E + 1));
     B::for_each_index(ctx, T,
-                      WeightSlopes<R>{layers[0].moe->choices(tokens, first), first.slot, count, first.unmasked, scale,
-                                      R(layers[0].moe->config().balance_coefficient), T, first.dcombine, part});
+                      WeightSlopes<R>{layers[0].moe->choices(tokens, first), first.slot, count, first.unmasked,
+                                      static_cast<index_t>(layers.size()), E, T,
+                                      R(layers[0].moe->config().balance_coefficient), first.dcombine, part});
     add_column_sums<B>(ctx, T, 1, VectorTerm<R>{part}, first.balance);
+    if (comm.size() > 1) comm.all_reduce_sum(first.balance, 1);
   }
 };
 

@@ -63,7 +63,7 @@ inline NllbRouter nllb_router(const Config& config) {
   const std::string policy = config.text("second_expert_policy", "all");
   r.second = static_cast<SecondExpert>(config.one_of("second_expert_policy", policy, {"all", "random", "sampling"}));
   r.normalise_before = config.flag("normalize_router_prob_before_dropping", false);
-  r.expert_capacity = config.get<std::int32_t>("expert_capacity", 64);
+  r.expert_capacity = expert_capacity(config);
   r.eval_share = config.real("moe_eval_capacity_token_fraction", 1);
   return r;
 }

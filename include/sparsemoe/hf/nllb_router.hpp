@@ -26,9 +26,9 @@ struct NllbRouter {
   SecondExpert second = SecondExpert::all;
   bool normalise_before =
       false;  // weights over the sum of the chosen, not of the kept; a `random` second keeps its own
-  std::int32_t expert_capacity = 64;
-  double eval_share = 1;          // of all tokens, slots an expert in evaluation; 0: as in training
-  const double* draws = nullptr;  // recorded: (T) of `random`, (T, E) Gumbel noise of `sampling`; null: drawn
+  std::int32_t expert_capacity = 64;  // 0: no limit
+  double eval_share = 1;              // of all tokens, slots an expert in evaluation; 0: as in training
+  const double* draws = nullptr;      // recorded: (T) of `random`, (T, E) Gumbel noise of `sampling`; null: drawn
 
   std::int32_t capacity(index_t tokens, bool training) const {
     if (training || eval_share <= 0) return expert_capacity;
@@ -43,8 +43,8 @@ struct NllbRouter {
     } else if (second == SecondExpert::sampling) {
       double top = -1e300;
       for (index_t e = 0; e < p.size(); ++e) {
-        const double noise = draws != nullptr ? draws[info.unit * p.size() + e]
-                                              : -std::log(-std::log(double(info.uniform(static_cast<int>(e))) + 1e-30));
+        const index_t draw = info.unit * p.size() + e;
+        const double noise = draws != nullptr ? draws[draw] : gumbel(info.random, static_cast<std::uint64_t>(draw));
         const double noisy = std::log(double(p[e])) + noise;
         if (e != c.expert[0] && noisy > top) top = noisy, c.expert[1] = static_cast<std::int32_t>(e);
       }
@@ -72,6 +72,9 @@ struct NllbRouter {
   }
 
  private:
+  SPARSEMOE_HD static double gumbel(const Random& random, std::uint64_t index) {
+    return -std::log(-std::log(double(random.uniform(Purpose::gate_noise, index)) + 1e-30));
+  }
   SPARSEMOE_HD bool raw(int k) const { return k == 1 && normalise_before && second == SecondExpert::random; }
   template <class T>
   SPARSEMOE_HD T total(Row<const T> p, const std::int32_t* chosen, const bool* kept) const {

@@ -51,7 +51,7 @@ decltype(auto) with_switch_transformer(typename B::Context& ctx, const Config& c
     using Spec = T5Spec<P, B, Act, SwitchRouter>;
     const EncoderDecoderConfig c = switch_transformer_config(config);
     EncoderDecoder<Spec, Spec> model(ctx, c, for_training);
-    const SwitchRouter router{{}, config.get<std::int32_t>("expert_capacity", 64)};
+    const SwitchRouter router{{}, expert_capacity(config)};
     model.encoder().set_router(router);
     model.decoder().set_router(router);
     return f(model, t5_names("Switch Transformer", "mlp", Act::gated, c.tie_embeddings));

@@ -207,7 +207,7 @@ class Decoder {
     }
     norm_.forward(ctx, weights_.norm, x, y, final_);
     output_ = y;
-    joint_losses<Spec>(ctx, feed_, cache_, tokens, comm);
+    joint_losses<Spec>(ctx, feed_, cache_, joined_, tokens, comm);
   }
   /// dy (B Lt, D) -> dx (B Lt, D); dmemory (B Ls, D) += and dpool (B, D) +=, which the caller has set to zero.
   void backward(Context& ctx, const Tokens& tokens, const EncoderMemory<P>& memory, Matrix<const S> dy, Matrix<S> dx,
@@ -482,6 +482,7 @@ class Decoder {
   Params<const S> weights_;
   Params<A> gradients_;
   std::vector<LayerCache> cache_;
+  std::vector<SparseLayer<Spec>> joined_;  // of joint_losses()
   std::vector<Kept> kept_;
   Stepping stepping_;
   typename Norm::Cache final_;

@@ -123,7 +123,7 @@ class Encoder {
     }
     norm_.forward(ctx, weights_.norm, x, y, final_);
     output_ = y;
-    joint_losses<Spec>(ctx, feed_, cache_, tokens, comm);
+    joint_losses<Spec>(ctx, feed_, cache_, joined_, tokens, comm);
   }
   /// dy (T, D) -> dx (T, D); gradients accumulate.
   void backward(Context& ctx, const Tokens& tokens, Matrix<const S> dy, Matrix<S> dx, double loss_scale) {
@@ -208,6 +208,7 @@ class Encoder {
   Params<const S> weights_;
   Params<A> gradients_;
   std::vector<LayerCache> cache_;
+  std::vector<SparseLayer<Spec>> joined_;  // of joint_losses()
   typename Norm::Cache final_;
   Matrix<const S> input_, output_;
   Matrix<C> bias_;

@@ -176,20 +176,22 @@ class FeedForwardPart {
 /// A sparse layer of a stack, and what its last forward pass left.
 template <class Spec>
 struct SparseLayer {
-  const MoE<Spec>* moe;
-  typename MoE<Spec>::Cache* cache;
+  using Sparse = typename FeedForwardPart<Spec>::Sparse;
+  const Sparse* moe;
+  typename Sparse::Cache* cache;
 };
 /// The losses over several sparse layers at once of a router that has a StackLoss:
 ///   template <class Spec>
 ///   static void apply(ctx, const Tokens&, const std::vector<SparseLayer<Spec>>&, comm);
 /// puts them in the place of each layer's balance loss: coefficient, balance (the loss in the first layer's, 0 in the
-/// others') and dcombine of the caches. Called after a stack's forward pass.
+/// others') and dcombine of the caches. Called after a stack's forward pass; `layers` is the stack's, so that a steady
+/// pass allocates nothing.
 template <class Spec, class Feeds, class Caches>
-void joint_losses(typename Spec::Backend::Context& ctx, const Feeds& feed, Caches& cache, const Tokens& tokens,
-                  typename Spec::Collective& comm) {
+void joint_losses(typename Spec::Backend::Context& ctx, const Feeds& feed, Caches& cache,
+                  std::vector<SparseLayer<Spec>>& layers, const Tokens& tokens, typename Spec::Collective& comm) {
   if constexpr (!is_dense<Spec>) {
     if constexpr (requires { typename Spec::Router::StackLoss; }) {
-      std::vector<SparseLayer<Spec>> layers;
+      layers.clear();
       for (std::size_t l = 0; l < feed.size(); ++l)
         if (feed[l].sparse()) layers.push_back({&feed[l].moe(), &cache[l].feed.moe});
       if (!layers.empty()) Spec::Router::StackLoss::template apply<Spec>(ctx, tokens, layers, comm);

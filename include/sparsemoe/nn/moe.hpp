@@ -169,7 +169,9 @@ class MoE {
   }
   bool jitters(const Context& ctx) const { return ctx.training && config().jitter_experts && config().jitter > 0; }
   PassDroppedRow<P> dropped(const Tokens& tokens, const Cache& c, Matrix<const S> x, Matrix<S> y) const {
-    return {routing_.choices(tokens, c), c.slot, c.combine, x, y};
+    Choices choices = routing_.choices(tokens, c);
+    choices.last = static_cast<std::int32_t>(config().dispatched());  // a null is not dropped
+    return {choices, c.slot, c.combine, x, y};
   }
   static ExpertRows rows(const Cache& c) { return {c.offsets, c.expert, c.source}; }
 

@@ -505,6 +505,8 @@ class Routing {
     if (comm.size() > 1) comm.all_reduce_sum(c.sums, static_cast<std::size_t>(2 * E + 3));
     if constexpr (importance)
       importance_losses(ctx, c, comm);
+    else if constexpr (stack_loss && Traits::balance == Balance::none)
+      B::zero(ctx, c.balance, 1);  // the stack's is the only one
     else if (c.scope > 0)
       scoped_loss(ctx, tokens, c, counted, comm);
     else
