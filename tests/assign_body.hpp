@@ -3,20 +3,15 @@
 
 #include <doctest/doctest.h>
 
-#include "sparsemoe/testing/check_router.hpp"
+#include "tests/router_properties.hpp"
 
 namespace assign_body {
 
 using namespace sparsemoe;
 using Picks = std::vector<std::int32_t>;
 
-template <class Router>
-void holds(const Router& router, const RouterCheckOptions& options = {}) {
-  const RouterReport report = check_router(router, options);
-  INFO(report.text());
-  CHECK(report.passed());
-  CHECK(report.properties.size() > 30);
-}
+using router_properties::holds;
+
 /// A group on the host, assigned by a router; -1 and rejected choices as they are.
 template <class Router>
 std::vector<std::int32_t> assign(const Router& router, const std::vector<double>& scores, index_t experts,

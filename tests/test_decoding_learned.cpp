@@ -7,7 +7,9 @@
 #include "sparsemoe/routers/balanced.hpp"
 #include "sparsemoe/routers/base.hpp"
 #include "sparsemoe/routers/hierarchical.hpp"
+#include "sparsemoe/routers/no_token_left_behind.hpp"
 #include "sparsemoe/routers/sigmoid.hpp"
+#include "sparsemoe/routers/sinkhorn.hpp"
 #include "tests/decoding_body.hpp"
 
 namespace {
@@ -19,6 +21,11 @@ TEST_CASE("cached decoding equals the full pass: two levels with noise, sigmoid 
   check_decoding<SigmoidTopK<2>>();
   check_decoding<StrictlyBalanced>();
   check_decoding<Base>();
+}
+TEST_CASE("cached decoding equals the full pass: noisy top-k, no token left behind, Sinkhorn") {
+  check_decoding<NoisyTopK<2>>();
+  check_decoding<NoTokenLeftBehind>();
+  check_decoding<Sinkhorn<2>>();
 }
 
 }  // namespace

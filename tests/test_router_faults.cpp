@@ -5,7 +5,7 @@
 
 #include "sparsemoe/routers/switch.hpp"
 #include "sparsemoe/routers/top_k.hpp"
-#include "sparsemoe/testing/check_router.hpp"
+#include "tests/router_properties.hpp"
 
 namespace {
 
@@ -67,5 +67,13 @@ TEST_CASE("a router that breaks a rule is told which") {
   CHECK(breaks<DropsInEvaluation>("evaluation is dropless"));
   CHECK(breaks<Remembers>("a second run gives the same bits"));
 }
+#if SPARSEMOE_HAS_RAPIDCHECK
+TEST_CASE("random batches find them too") {
+  CHECK(router_properties::random_batches_hold(Switch{}, {}));
+  CHECK_FALSE(router_properties::random_batches_hold(LooksAtItsPlaceInTheBatch{}, {}));
+  CHECK_FALSE(router_properties::random_batches_hold(SameTwice{}, {}));
+  CHECK_FALSE(router_properties::random_batches_hold(Remembers{}, {}));
+}
+#endif
 
 }  // namespace

@@ -6,19 +6,12 @@
 #include "sparsemoe/routers/hash.hpp"
 #include "sparsemoe/routers/sentence.hpp"
 #include "sparsemoe/routers/task.hpp"
-#include "sparsemoe/testing/check_router.hpp"
+#include "tests/router_properties.hpp"
 
 namespace {
 
 using namespace sparsemoe;
-
-template <class Router>
-void holds(const Router& router, const RouterCheckOptions& options = {}) {
-  const RouterReport report = check_router(router, options);
-  INFO(report.text());
-  CHECK(report.passed());
-  CHECK(report.properties.size() > 30);
-}
+using router_properties::holds;
 
 TEST_CASE("sentence routing by its own mean, and by a mean it is given") {
   holds(Sentence{});

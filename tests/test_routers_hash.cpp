@@ -7,19 +7,12 @@
 
 #include "sparsemoe/nn/multi_hash.hpp"
 #include "sparsemoe/routers/hash_variants.hpp"
-#include "sparsemoe/testing/check_router.hpp"
+#include "tests/router_properties.hpp"
 
 namespace {
 
 using namespace sparsemoe;
-
-template <class Router>
-void holds(const Router& router, const RouterCheckOptions& options = {}) {
-  const RouterReport report = check_router(router, options);
-  INFO(report.text());
-  CHECK(report.passed());
-  CHECK(report.properties.size() > 25);
-}
+using router_properties::holds;
 /// What a router without scores chooses of `experts`.
 template <class Router>
 std::int32_t pick(const Router& router, std::int32_t id, std::int32_t previous, std::int32_t position,

@@ -5,19 +5,12 @@
 
 #include "sparsemoe/routers/hierarchical.hpp"
 #include "sparsemoe/routers/sigmoid.hpp"
-#include "sparsemoe/testing/check_router.hpp"
+#include "tests/router_properties.hpp"
 
 namespace {
 
 using namespace sparsemoe;
-
-template <class Router>
-void holds(const Router& router, const RouterCheckOptions& options = {}) {
-  const RouterReport report = check_router(router, options);
-  INFO(report.text());
-  CHECK(report.passed());
-  CHECK(report.properties.size() > 30);
-}
+using router_properties::holds;
 
 TEST_CASE("noisy top-k") {
   holds(NoisyTopK<2>{});
@@ -100,9 +93,7 @@ TEST_CASE(
   CHECK(run.statistics.expected_load < 0.02);
   for (const auto n : run.statistics.load) CHECK(std::abs(static_cast<double>(n) - 800) < 5 * std::sqrt(800));
 }
-TEST_CASE("two levels of noisy gates") {
-  holds(Hierarchical<2, 2, 3>{}, {.experts = 9, .any_expert = false});
-}
+TEST_CASE("two levels of noisy gates") { holds(Hierarchical<2, 2, 3>{}, {.experts = 9, .any_expert = false}); }
 
 TEST_CASE("sigmoid scores: groups, a bias that chooses and does not weigh, a scale") {
   const std::vector<float> bias = {0.3f, -0.2f, 0.0f, 0.1f, -0.1f, 0.2f, 0.05f, -0.3f};

@@ -5,19 +5,12 @@
 
 #include "sparsemoe/routers/switch.hpp"
 #include "sparsemoe/routers/top_k.hpp"
-#include "sparsemoe/testing/check_router.hpp"
+#include "tests/router_properties.hpp"
 
 namespace {
 
 using namespace sparsemoe;
-
-template <class Router>
-void holds(const Router& router, const RouterCheckOptions& options = {}) {
-  const RouterReport report = check_router(router, options);
-  INFO(report.text());
-  CHECK(report.passed());
-  CHECK(report.properties.size() > 30);
-}
+using router_properties::holds;
 
 TEST_CASE("top-1 by probability (Switch)") { holds(Switch{}); }
 TEST_CASE("top-k renormalised") {
