@@ -34,7 +34,6 @@ inline double worst(const std::vector<double>& a, const std::vector<double>& b) 
 template <class Router>
 bool random_batches_hold(const Router& router, const RouterCheckOptions& options) {
   using Bench = detail::RouterBench<Router, Cpu>;
-  using Traits = RouterTraits<Router>;
   ::setenv("RC_PARAMS", "seed=1 max_success=60", 0);
   return rc::check("slots, weights, outputs and padding of random batches", [&] {
     RouterCheckOptions o = options;
@@ -49,7 +48,7 @@ bool random_batches_hold(const Router& router, const RouterCheckOptions& options
     const Bench bench(router, o);
     const detail::RouterBatch batch = bench.batch(o.sentences, o.length, true);
     MoeConfig c = bench.config();
-    if (Traits::can_drop_tokens) {
+    if (Bench::drops()) {
       (training ? c.capacity_factor : c.eval_capacity_factor) = share * static_cast<double>(bench.top_k());
       c.min_capacity = 1, c.group = group;
     }

@@ -7,6 +7,7 @@
 #include "sparsemoe/routers/balanced.hpp"
 #include "sparsemoe/routers/base.hpp"
 #include "sparsemoe/routers/hierarchical.hpp"
+#include "sparsemoe/routers/hierarchical_gshard.hpp"
 #include "sparsemoe/routers/no_token_left_behind.hpp"
 #include "sparsemoe/routers/sigmoid.hpp"
 #include "sparsemoe/routers/sinkhorn.hpp"
@@ -16,8 +17,9 @@ namespace {
 
 using namespace decoding_body;
 
-TEST_CASE("cached decoding equals the full pass: two levels with noise, sigmoid scores, thresholds, BASE") {
+TEST_CASE("cached decoding equals the full pass: two levels, sigmoid scores, thresholds, BASE") {
   check_decoding<Hierarchical<2, 1, 2>>();
+  check_decoding<HierarchicalGShard<2>>();
   check_decoding<SigmoidTopK<2>>();
   check_decoding<StrictlyBalanced>();
   check_decoding<Base>();

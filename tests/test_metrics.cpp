@@ -43,7 +43,8 @@ TEST_CASE("BLEU equals sacreBLEU to 1e-9") {
 }
 
 TEST_CASE("chrF and chrF++ equal sacreBLEU to 1e-9") {
-  for (const auto& c : read_cases()["cases"]) {
+  const auto all = read_cases();
+  for (const auto& c : all["cases"]) {
     CAPTURE(c["name"].get<std::string>());
     const auto hyps = c["hypotheses"].get<Lines>(), refs = c["references"].get<Lines>();
     CHECK(close(sm::corpus_chrf(hyps, refs).score, c["chrf"]));

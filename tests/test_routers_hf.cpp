@@ -6,9 +6,10 @@
 
 #include <set>
 
+#include "sparsemoe/hf/mixtral.hpp"
 #include "sparsemoe/hf/nllb_router.hpp"
 #include "sparsemoe/hf/switch_router.hpp"
-#include "sparsemoe/testing/router_bench.hpp"
+#include "tests/router_properties.hpp"
 
 namespace {
 
@@ -24,6 +25,18 @@ double worst(const std::vector<double>& a, const std::vector<double>& b) {
   return w;
 }
 std::size_t at(index_t i) { return static_cast<std::size_t>(i); }
+
+TEST_CASE("what holds for every router holds for those of transformers' models") {
+  using router_properties::holds;
+  holds(hf::SwitchRouter{{}, 0});
+  holds(hf::MixtralRouter<2>{});
+  // With a drawn second expert a token's choice depends on its place in the batch, in evaluation too, as there: below.
+  for (const bool before : {false, true}) {
+    hf::NllbRouter router;
+    router.normalise_before = before, router.expert_capacity = 0, router.eval_share = 0;
+    holds(router);
+  }
+}
 
 TEST_CASE("padding that is routed is as any token: outputs, slots, losses and gradients are those of a full batch") {
   const RouterBench<TopK<2>, Cpu> bench({}, {});

@@ -150,7 +150,8 @@ struct Assignment {
 ///       logits + noise (softplus(x W_noise) + noise_epsilon); the gate's weights start at 0
 ///   static constexpr branches, first_k, second_k with top_k = first_k second_k    two levels: choose() sees the
 ///   probabilities
-///       of the branches and then those of each branch's experts, and gives first_k times second_k leaves
+///       of the branches and then those of each branch's experts, and gives first_k times second_k leaves (with
+///       Gate::own: top_k leaves, the first in the branch of the first choice)
 ///   double weight_scale    multiplies the combine weights
 ///   bool sentence_groups    without MoeConfig::group, assign() gets one sentence at a time, not the whole batch
 ///   index_t most_choices(tokens, experts, training) const    at most this many choices in a group
@@ -214,10 +215,10 @@ constexpr bool check_router() {
   }
   if constexpr (requires { R::branches; }) {
     static_assert(
-        requires { requires R::first_k* R::second_k == R::top_k; },
+        requires { requires R::gate == Gate::own || R::first_k* R::second_k == R::top_k; },
         "router: with branches add  static constexpr int first_k, second_k, whose product is top_k");
-    static_assert(R::level == Level::token && R::gate == Gate::normalised,
-                  "router: with branches use Level::token and Gate::normalised");
+    static_assert(R::level == Level::token && (R::gate == Gate::normalised || R::gate == Gate::own),
+                  "router: with branches use Level::token and Gate::normalised or Gate::own");
   }
   return true;
 }

@@ -19,6 +19,7 @@
 #include "sparsemoe/routers/hash.hpp"
 #include "sparsemoe/routers/hash_variants.hpp"
 #include "sparsemoe/routers/hierarchical.hpp"
+#include "sparsemoe/routers/hierarchical_gshard.hpp"
 #include "sparsemoe/routers/no_token_left_behind.hpp"
 #include "sparsemoe/routers/noisy.hpp"
 #include "sparsemoe/routers/sentence.hpp"

@@ -1,18 +1,13 @@
 // nn/routing.hpp -- the gate of a sparse layer: score -> choose or assign -> capacity -> stable dispatch -> combine
 // weights -> losses, and the gradient of each. A router only chooses; it is known here through its traits alone, never
-// by name. Read next: nn/moe.hpp, which sends tokens through the experts; kernels/routing.hpp for each step.
+// by name. Read next: nn/moe.hpp, which sends tokens through the experts; nn/routing_losses.hpp; kernels/routing.hpp
+// for each step.
 #pragma once
 
 #include "sparsemoe/backend/product.hpp"
 #include "sparsemoe/kernels/elementwise.hpp"
-#include "sparsemoe/kernels/gate.hpp"
-#include "sparsemoe/kernels/importance.hpp"
 #include "sparsemoe/kernels/routing.hpp"
-#include "sparsemoe/kernels/rows.hpp"
-#include "sparsemoe/kernels/thresholds.hpp"
-#include "sparsemoe/kernels/two_level.hpp"
-#include "sparsemoe/nn/dispatch.hpp"
-#include "sparsemoe/nn/moe_config.hpp"
+#include "sparsemoe/nn/routing_losses.hpp"
 #include "sparsemoe/params.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
@@ -31,16 +26,18 @@ class Routing {
   using Context = typename B::Context;
   static constexpr bool pooled = Traits::level == Level::sentence;
   static constexpr bool scored = Traits::level == Level::token || pooled;  // scores come from a product with the gate
-  static constexpr bool importance = Traits::balance == Balance::importance;
-  static constexpr bool scoped = Traits::level == Level::token && !importance && Traits::balance != Balance::none;
-  static constexpr bool normalised_gates = importance || Traits::two_level;  // weights are kept before any is dropped
-  static constexpr bool stack_loss = requires { typename Router::StackLoss; };  // joint_losses() of model/stack.hpp
+  using Losses = RoutingLosses<Spec>;
+  static constexpr bool importance = Losses::importance, levels = Losses::levels, stack_loss = Losses::stack_loss;
+  /// Weights are kept before any is dropped: importance is made of them, and a leaf's weight is a product.
+  static constexpr bool normalised_gates = importance || (Traits::two_level && Traits::gate == Gate::normalised);
   static_assert(check_router<Router>() && check_precision<P>());
   static_assert((Traits::gate != Gate::normalised_after_drop && Traits::gate != Gate::own) ||
                     Traits::level == Level::token,
                 "router: use Gate::normalised_after_drop and Gate::own at token level only; other levels drop nothing");
   static_assert(!normalised_gates || (Traits::gate == Gate::normalised && Traits::score == Score::softmax),
                 "router: use Gate::normalised of a softmax with Balance::importance");
+
+  static constexpr bool own_capacity = requires(const Router r) { r.capacity(index_t(1), true); };
 
   Routing() = default;
   Routing(const MoeConfig& config, Router router) : config_(config), router_(router) {
@@ -51,14 +48,15 @@ class Routing {
             pooled || Traits::level == Level::task
                 ? "moe: sentence and task routing are dropless, so that a sentence is treated as one; set the capacity "
                   "factors to 0"
-                : "moe: this router drops no token; set the capacity factors to 0");
+            : own_capacity ? "moe: this router has capacities of its own; set the capacity factors to 0"
+                           : "moe: this router drops no token; set the capacity factors to 0");
     require(Traits::score == Score::softmax || config.z_coefficient == 0,
             "moe: the z-loss is that of a softmax; a router with sigmoid scores has none");
     require((Traits::level == Level::token && !Traits::two_level) || config.priority == Priority::position ||
                 config.priority == Priority::random,
             "moe: slots by score are for routers that score tokens on one level; use position or random");
     require(scored || !config.gate_bias, "moe: this router's gate has no product, and so no bias");
-    require(config.balance_scope == LossScope::global || scoped,
+    require(config.balance_scope == LossScope::global || Losses::scoped,
             "moe: the balance loss of groups or sequences is for routers that score tokens and have a balance loss");
     if constexpr (Traits::two_level) {
       require(config.free.count() == 0, "moe: copies, constants and nulls are for routers of one level");
@@ -100,32 +98,7 @@ class Routing {
     }
   }
 
-  struct Cache {
-    index_t units = 0;
-    Matrix<R> router_input;                             // (U, D) where it differs from x
-    Matrix<R> scores;                                   // (U, columns) probabilities
-    std::int32_t *chosen = nullptr, *weight = nullptr;  // (U, K), (U) valid tokens of a unit
-    R *lse = nullptr, *entropy = nullptr;               // (U)
-    std::int32_t *slot = nullptr, *source = nullptr, *offsets = nullptr, *expert = nullptr;
-    R* combine = nullptr;       // (T, K)
-    Matrix<std::int32_t> used;  // (tasks, E)
-    R *sums = nullptr, *coefficient = nullptr, *balance = nullptr;
-    std::int32_t capacity = 0;
-    index_t scope = 0;  // tokens that share a row of coefficient; 0: all
-    index_t rows = 0;   // of the experts: the most choices that can be kept
-    // Of a router with learned noise, and of the losses on importance and load:
-    Matrix<R> clean, raw, noisy;                                // (U, columns)
-    Matrix<std::int32_t> threshold;                             // (U, 2 parts)
-    R* gates = nullptr;                                         // (U, K) weights before any is dropped
-    R *importance_sums = nullptr, *importance_slope = nullptr;  // (E + columns): importance, then load
-    R *expected = nullptr, *importance_loss = nullptr;          // (E), (2)
-    Matrix<R> logits;             // (U, E) of a router that assigns by more than its sigmoid scores
-    Matrix<R> disagreement;       // (U, E) of learned thresholds, in training
-    R* threshold_loss = nullptr;  // (E)
-    // Of a stack's joint loss:
-    Matrix<R> dcombine;     // (T, K) its gradient of the combine weights, or empty
-    R* unmasked = nullptr;  // (T, K) combine weights before output masking
-  };
+  using Cache = RoutingCache<R>;
 
   const MoeConfig& config() const { return config_; }
   const Router& router() const { return router_; }
@@ -162,7 +135,7 @@ class Routing {
     c.scope = config_.balance_scope == LossScope::sequence ? std::max<index_t>(tokens.length, 1)
               : config_.balance_scope == LossScope::group  ? group_of(tokens)
                                                            : 0;
-    c.coefficient = arena.template take<R>(E * scopes(c, T));
+    c.coefficient = arena.template take<R>(levels ? columns().count() : E * Losses::scopes(c, T));
     c.balance = arena.template take<R>(1);
     c.rows = most_rows(tokens, ctx.training);
     c.dcombine = {};
@@ -175,8 +148,9 @@ class Routing {
       B::copy(ctx, c.unmasked, c.combine, T * K);
     }
     mask_outputs(ctx, T * K, c.combine);
-    losses(ctx, tokens, c, comm);
-    if constexpr (Traits::thresholds) threshold_loss(ctx, w, c, comm);
+    const R* thresholds = nullptr;
+    if constexpr (Traits::thresholds) thresholds = wide_data<R>(w.threshold.data);
+    losses().forward(ctx, choices(tokens, c), tokens, thresholds, c, comm);
   }
 
   /// The experts that these tokens will be sent to, c.chosen (c.units, K), known before their states are: of a router
@@ -206,7 +180,13 @@ class Routing {
                           AddImportanceGradient<R>{c.importance_slope, R(config_.importance_coefficient * loss_scale),
                                                    c.chosen, c.weight, K, dunit});
       const R z = R(config_.z_coefficient * loss_scale);
-      if constexpr (Traits::two_level) {
+      if constexpr (levels) {
+        B::for_each_row(ctx, c.units,
+                        LevelsBackwardRow<Router, R>{router_, columns(), c.scores, c.chosen, c.weight, c.slot, dunit,
+                                                     c.coefficient, R(config_.balance_coefficient * loss_scale), z,
+                                                     c.lse, c.sums + 2 * E + 2, dscores},
+                        dscores.cols * 4);
+      } else if constexpr (Traits::two_level) {
         B::for_each_row(ctx, c.units,
                         TwoLevelBackwardRow<Router, R>{columns(), c.scores, c.chosen, c.weight, dunit, z, c.lse,
                                                        c.sums + 2 * E + 2, dscores},
@@ -233,53 +213,8 @@ class Routing {
     }
   }
 
-  RoutingStatistics statistics(Context& ctx, const Cache& c) const {
-    const index_t E = config_.choices();
-    RoutingStatistics s;
-    std::vector<R> sums(static_cast<std::size_t>(2 * E + 3));
-    std::vector<std::int32_t> offsets(static_cast<std::size_t>(E + 1));
-    R balance = 0;
-    s.tasks = config_.tasks;
-    s.experts = E;
-    s.usage.resize(static_cast<std::size_t>(config_.tasks * E));
-    B::copy_to_host(ctx, s.usage.data(), c.used.data, config_.tasks * E);
-    B::copy_to_host(ctx, sums.data(), c.sums, 2 * E + 3);
-    B::copy_to_host(ctx, offsets.data(), c.offsets, config_.dispatched() + 1);
-    B::copy_to_host(ctx, &balance, c.balance, 1);
-    s.tokens = static_cast<double>(sums[static_cast<std::size_t>(2 * E + 2)]);
-    s.balance = static_cast<double>(balance);
-    if (s.tokens > 0) {
-      s.z = static_cast<double>(sums[static_cast<std::size_t>(2 * E)]) / s.tokens;
-      s.entropy = static_cast<double>(sums[static_cast<std::size_t>(2 * E + 1)]) / s.tokens;
-    }
-    if constexpr (importance) {
-      R loss[2] = {};
-      B::copy_to_host(ctx, loss, c.importance_loss, 2);
-      s.importance = static_cast<double>(loss[0]);
-      s.expected_load = static_cast<double>(loss[1]);
-    }
-    if constexpr (Traits::thresholds) {
-      std::vector<R> loss(static_cast<std::size_t>(E));
-      B::copy_to_host(ctx, loss.data(), c.threshold_loss, E);
-      for (const R l : loss) s.threshold += s.tokens > 0 ? static_cast<double>(l) / s.tokens : 0;
-    }
-    s.load.assign(static_cast<std::size_t>(E), 0);
-    for (index_t t = 0; t < config_.tasks; ++t)
-      for (index_t e = 0; e < E; ++e)
-        s.load[static_cast<std::size_t>(e)] += s.usage[static_cast<std::size_t>(t * E + e)];
-    for (const auto n : s.load) s.choices += static_cast<double>(n);
-    s.dropped = s.choices - static_cast<double>(offsets[static_cast<std::size_t>(config_.dispatched())]);
-    for (index_t e = config_.dispatched(); e < E; ++e)
-      s.dropped -= static_cast<double>(s.load[static_cast<std::size_t>(e)]);
-    return s;
-  }
-  double weighted_loss(const RoutingStatistics& s) const {
-    if constexpr (importance)
-      return config_.importance_coefficient * s.importance + config_.load_coefficient * s.expected_load +
-             config_.z_coefficient * s.z;
-    return (Traits::balance != Balance::none || stack_loss ? config_.balance_coefficient * s.balance : 0) +
-           config_.z_coefficient * s.z + config_.threshold_coefficient * s.threshold;
-  }
+  RoutingStatistics statistics(Context& ctx, const Cache& c) const { return losses().statistics(ctx, c); }
+  double weighted_loss(const RoutingStatistics& s) const { return losses().weighted(s); }
 
  private:
   /// Scores and choices.
@@ -298,7 +233,7 @@ class Routing {
   static Units units_of(const Tokens& tokens) { return {Traits::level, tokens.length, tokens.task}; }
   /// Slots of an expert for a group of `tokens`; 0: no limit. A router may say it in place of the configuration.
   std::int32_t capacity(index_t tokens, bool training) const {
-    if constexpr (requires { router_.capacity(tokens, training); })
+    if constexpr (own_capacity)
       return router_.capacity(tokens, training);
     else
       return config_.capacity(tokens, training);
@@ -324,9 +259,7 @@ class Routing {
     }
     return T * top_k();
   }
-  LoadTerm<Router, R> load_term(const Context& ctx, const Cache& c) const {
-    return {{router_, c.clean, c.raw, c.noisy, ctx.random}, columns(), c.threshold, c.chosen, c.weight};
-  }
+  Losses losses() const { return {config_, router_, columns(), top_k()}; }
   /// True where the gate reads x itself: same type, no jitter.
   bool reads_x(const Context& ctx) const {
     return std::is_same_v<S, R> && !pooled && !config_.external_pool && !(jitter(ctx) > 0);
@@ -440,7 +373,7 @@ class Routing {
           ctx, dscores.cols,
           ScaleSlope<R>{c.importance_slope + config_.choices(), R(config_.load_coefficient * loss_scale), load});
     }
-    B::for_each_row(ctx, c.units, NoiseBackwardRow<Router, R>{load_term(ctx, c), load, dscores, draw},
+    B::for_each_row(ctx, c.units, NoiseBackwardRow<Router, R>{losses().load_term(ctx, c), load, dscores, draw},
                     dscores.cols * 64);
     product_backward(ctx, w.noise, dw.noise, tokens, x, dx, c, draw, dpool);
   }
@@ -483,81 +416,6 @@ class Routing {
     assign_slots<B, R>(ctx, dispatched, {tokens.count(), top_k(), group},
                        {c.capacity, Traits::rejected_consumes_slot, config_.priority, config_.experts},
                        config_.dispatched(), c.scores, columns().branches, {c.slot, c.source, c.offsets, c.expert});
-  }
-  void losses(Context& ctx, const Tokens& tokens, Cache& c, Collective& comm) const {
-    const index_t E = config_.choices(), K = top_k();
-    const index_t counted = Traits::balance == Balance::first_choice ? 1 : K;
-    B::zero(ctx, c.sums, 2 * E + 3);
-    if constexpr (Traits::balance == Balance::first_choice) {
-      B::for_each_row(ctx, config_.tasks, OneLaneRow<CountUsage>{{choices(tokens, c), tokens, counted, c.used}},
-                      tokens.count());
-      B::for_each_index(ctx, E, ChoiceCounts<R>{c.used, c.sums});
-    }
-    B::for_each_row(ctx, config_.tasks, OneLaneRow<CountUsage>{{choices(tokens, c), tokens, K, c.used}},
-                    tokens.count() * K / config_.tasks);
-    if constexpr (Traits::balance != Balance::first_choice) B::for_each_index(ctx, E, ChoiceCounts<R>{c.used, c.sums});
-    constexpr bool sigmoid = Traits::score == Score::sigmoid;
-    if constexpr (Traits::learned && !importance)
-      add_column_sums<B>(ctx, c.units, E, ProbabilityTerm<R>{c.scores, c.weight, sigmoid ? c.lse : nullptr},
-                         c.sums + E);
-    add_column_sums<B>(ctx, c.units, 3, UnitStatisticsTerm<R>{sigmoid ? nullptr : c.lse, c.entropy, c.weight},
-                       c.sums + 2 * E);
-    if (comm.size() > 1) comm.all_reduce_sum(c.sums, static_cast<std::size_t>(2 * E + 3));
-    if constexpr (importance)
-      importance_losses(ctx, c, comm);
-    else if constexpr (stack_loss && Traits::balance == Balance::none)
-      B::zero(ctx, c.balance, 1);  // the stack's is the only one
-    else if (c.scope > 0)
-      scoped_loss(ctx, tokens, c, counted, comm);
-    else
-      B::for_each_index(ctx, 1, BalanceLoss<R>{c.sums, E, counted, balance_factors(), c.coefficient, c.balance});
-  }
-  BalanceFactors<R> balance_factors() const { return {config_.experts, config_.free.count(), R(config_.free.balance)}; }
-  static index_t scopes(const Cache& c, index_t tokens) { return c.scope > 0 ? (tokens + c.scope - 1) / c.scope : 1; }
-  void scoped_loss(Context& ctx, const Tokens& tokens, Cache& c, index_t counted, Collective& comm) const {
-    if constexpr (scoped) {
-      typename Arena<typename B::Memory>::Scope scope(ctx.arena);
-      const index_t T = tokens.count(), E = config_.choices(), groups = scopes(c, T);
-      R* loss = ctx.arena.template take<R>(groups);
-      const R* sum = Traits::score == Score::sigmoid ? c.lse : nullptr;
-      B::for_each_row(ctx, groups,
-                      GroupBalanceRow<R>{choices(tokens, c), c.scores, sum, c.scope, counted, balance_factors(),
-                                         c.sums + 2 * E + 2, Matrix<R>(c.coefficient, groups, E), loss},
-                      c.scope * E * 4);
-      B::zero(ctx, c.balance, 1);
-      add_column_sums<B>(ctx, groups, 1, VectorTerm<R>{loss}, c.balance);
-      if (comm.size() > 1) comm.all_reduce_sum(c.balance, 1);
-    }
-  }
-  /// In evaluation the thresholds are the mask, and there is no loss.
-  void threshold_loss(Context& ctx, const Params<const S>& w, Cache& c, Collective& comm) const {
-    const index_t E = config_.choices();
-    c.threshold_loss = ctx.arena.template take<R>(E);
-    c.disagreement = {};
-    B::zero(ctx, c.threshold_loss, E);
-    if (!ctx.training) return;
-    const R* thresholds = wide_data<R>(w.threshold.data);
-    c.disagreement = ctx.arena.template matrix<R>(c.units, E);
-    B::for_each_index(ctx, c.units * E,
-                      ThresholdDisagreement<R>{c.scores, thresholds, c.chosen, c.weight, c.disagreement});
-    add_column_sums<B>(ctx, c.units, E, ThresholdTerm<R>{c.scores, c.disagreement, thresholds}, c.threshold_loss);
-    if (comm.size() > 1) comm.all_reduce_sum(c.threshold_loss, static_cast<std::size_t>(E));
-  }
-  void importance_losses(Context& ctx, Cache& c, Collective& comm) const {
-    const index_t E = config_.choices(), n = columns().count();
-    c.importance_sums = ctx.arena.template take<R>(E + n);
-    c.importance_slope = ctx.arena.template take<R>(E + n);
-    c.expected = ctx.arena.template take<R>(E);
-    c.importance_loss = ctx.arena.template take<R>(2);
-    B::zero(ctx, c.importance_sums, E + n);
-    B::zero(ctx, c.balance, 1);
-    add_column_sums<B>(ctx, c.units, E, ImportanceTerm<R>{c.gates, c.chosen, c.weight, top_k()}, c.importance_sums);
-    add_column_sums<B>(ctx, c.units, n, load_term(ctx, c), c.importance_sums + E);
-    if (comm.size() > 1) comm.all_reduce_sum(c.importance_sums, static_cast<std::size_t>(E + n));
-    B::for_each_index(
-        ctx, 1,
-        ImportanceLoss<Router, R>{columns(), c.importance_sums, c.importance_sums + E, c.sums, c.importance_slope,
-                                  c.importance_slope + E, c.expected, c.importance_loss});
   }
 
   MoeConfig config_;

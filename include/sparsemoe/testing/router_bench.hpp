@@ -149,13 +149,17 @@ class RouterBench {
     if constexpr (requires { router_.weight_scale; }) return router_.weight_scale;
     return 1;
   }
+  /// What the balance loss is where routing is uniform: 1, or 1 for each of two levels.
+  double uniform_balance() const { return RoutingLosses<Spec>::levels ? 2 : 1; }
+  /// True if MoeConfig's capacity factors are the router's.
+  static constexpr bool drops() { return Traits::can_drop_tokens && !Routing<Spec>::own_capacity; }
   /// Over how many the first (or only) softmax runs.
   index_t first_level() const { return gate_columns(router_, o_.experts).size(0); }
   /// The expert that choice i of the flat list takes where all scores are equal.
   index_t lowest(index_t i) const {
     const auto columns = gate_columns(router_, o_.experts);
     const index_t k = i % top_k();
-    if constexpr (Traits::two_level) return k / columns.second_k * columns.per_branch() + k % columns.second_k;
+    if constexpr (Traits::two_level) return k / RouterType::second_k * columns.per_branch() + k % RouterType::second_k;
     return k;
   }
   MoeConfig config() const {
@@ -277,7 +281,13 @@ class RouterBench {
     const auto score = [&](index_t column) { return r.scores[static_cast<std::size_t>(u * r.columns + column)]; };
     const auto columns = gate_columns(router_, o_.experts);
     const auto p = [&](index_t j) { return score(columns.branches + Pick::expert_of(choice(j))); };
-    if constexpr (Traits::two_level) {
+    if constexpr (Traits::gate == Gate::own) {  // what the router says; that it is right is for a test of its own
+      bool kept[RouterType::top_k];
+      double w[RouterType::top_k];
+      for (index_t j = 0; j < K; ++j) kept[j] = r.slot_of(t, j) >= 0;
+      router_.weigh(Row<const double>{r.scores.data() + u * r.columns, r.columns}, r.chosen.data() + u * K, kept, w);
+      return w[k];
+    } else if constexpr (Traits::two_level) {
       const auto branch = [&](index_t j) { return choice(j) / columns.per_branch(); };
       double outer = 0, inner = 0;
       for (index_t j = 0; j < K; j += columns.second_k) outer += score(branch(j));
