@@ -7,6 +7,7 @@
 
 #include "sparsemoe/comm/threads.hpp"
 #include "sparsemoe/hf/nllb_router.hpp"
+#include "sparsemoe/routers/hierarchical_gshard.hpp"
 #include "sparsemoe/routers/noisy.hpp"
 #include "sparsemoe/routers/top_k.hpp"
 #include "sparsemoe/testing/router_bench.hpp"
@@ -147,6 +148,20 @@ TEST_CASE("n ranks give the importance and load losses of one") {
   CHECK(one.loss > 0);
   for (const auto& shares : {std::vector<index_t>{1, 5}, {3, 1, 2}}) {
     const Result n = on_ranks(shares, Table{}, bench.config(), bench.weights(), batch, noise);
+    CHECK(n.loss == doctest::Approx(one.loss).epsilon(1e-12));
+    CHECK(worst(n.dw, one.dw) < 1e-13);
+  }
+}
+TEST_CASE("n ranks give the balance losses of two levels of one") {
+  const HierarchicalGShard<3> router{};
+  const RouterBench<HierarchicalGShard<3>, Cpu> bench(router, {.experts = 9});
+  RouterBatch batch = bench.batch(6, 7, true);
+  HierarchicalGShard<3> certain = router;
+  certain.random_second = false;  // the draws of a rank are its own
+  const Result one = on_ranks({6}, certain, bench.config(), bench.weights(), batch);
+  CHECK(one.loss > 0);
+  for (const auto& shares : {std::vector<index_t>{1, 5}, {3, 1, 2}}) {
+    const Result n = on_ranks(shares, certain, bench.config(), bench.weights(), batch);
     CHECK(n.loss == doctest::Approx(one.loss).epsilon(1e-12));
     CHECK(worst(n.dw, one.dw) < 1e-13);
   }

@@ -9,8 +9,10 @@
 #include <utility>
 #include <vector>
 
+#include "settings.hpp"
 #include "sparsemoe/backend/cpu.hpp"
 #include "sparsemoe/model/encoder_decoder.hpp"
+#include "sparsemoe/nn/soft_moe.hpp"
 #include "sparsemoe/routers/hash.hpp"
 #include "sparsemoe/routers/sentence.hpp"
 #include "sparsemoe/routers/task.hpp"
@@ -210,8 +212,11 @@ Any<P> make_stack(const std::string& router, const moe::StackConfig& config) {
   if (router == "switch") return of(moe::Switch{});
   if (router == "gshard") return of(moe::GShard<>{});
   if (router == "sentence") return of(moe::Sentence{});
-  if constexpr (std::is_same_v<Any<P>, AnyDecoder<P>>)
+  if constexpr (std::is_same_v<Any<P>, AnyDecoder<P>>) {
     if (router == "sentence-prefix") return of(moe::SentencePrefix{});
+  } else {
+    if (router == "soft") return of(moe::SoftMixture<soft_slots>{});
+  }
   if (router == "task") return of(moe::Task{});
   if (router == "static") return of(moe::StaticTask{});
   if (router == "hash") return of(moe::Hash{});

@@ -75,9 +75,6 @@ struct DistillRecord {
   }
 };
 
-/// Experts that a token meets in a sparse layer with this router: Router::top_k.
-inline std::int64_t choices_of(const std::string& router) { return router == "switch" || router == "hash" ? 1 : 2; }
-
 /// The student of a teacher: dense, in each sparse layer of the teacher as wide as the experts that a token meets there
 /// together, which is what extraction for one task leaves (sparsemoe/model/extract.hpp).
 inline ModelFile student_of(const ModelFile& teacher) {

@@ -264,7 +264,7 @@ class Extraction {
       plan = moe::plan_stack<moe::Task, float>(prefix, config, numbers_, fold, read);
     } else if (s.router == "static") {
       plan = moe::plan_stack<moe::StaticTask, float>(prefix, config, numbers_, fold, read);
-    } else if (!o_.prune.empty() && s.router != "hash") {
+    } else if (!o_.prune.empty() && s.router != "hash" && s.router != "soft") {
       plan = prune_plan(s);
     } else {
       done_[name] = s.router + " routing, left as it is";
@@ -290,7 +290,7 @@ class Extraction {
       moe::require(static_cast<std::int64_t>(usage.size()) == s.experts[l],
                    "extract: no use of experts was measured in layer ", l, " of the ", s.name);
       moe::LayerPlan layer{
-          static_cast<moe::index_t>(l), s.experts[l], rule_.keep(usage, s.router == "switch" ? 1 : 2), {}, {}, {}};
+          static_cast<moe::index_t>(l), s.experts[l], rule_.keep(usage, choices_of(s.router)), {}, {}, {}};
       double all = 0, kept = 0;
       for (const auto n : usage) all += static_cast<double>(n);
       for (const auto e : layer.kept) kept += static_cast<double>(usage[static_cast<std::size_t>(e)]);

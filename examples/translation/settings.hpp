@@ -32,7 +32,8 @@ struct ModelSettings {
   template <class F>
   void visit(F&& f) {
     f("precision", precision, "storage precision: fp32, or bf16 with an fp32 router and fp32 master weights");
-    f("encoder_router", encoder_router, "token, switch, gshard, sentence, task, static, hash or dense");
+    f("encoder_router", encoder_router,
+      "token, switch, gshard, sentence, soft (Soft MoE, 4 slots an expert), task, static, hash or dense");
     f("decoder_router", decoder_router,
       "token, switch, gshard, sentence, sentence-prefix (mean of the target so far), task, static, hash or dense");
     f("task", task, "what a task is: target (the target language) or pair (source and target language)");
@@ -59,7 +60,7 @@ struct ModelSettings {
   void check() const {
     using sparsemoe::require;
     const std::vector<std::string> routers = {"token", "switch", "gshard", "sentence", "sentence-prefix",
-                                              "task",  "static", "hash",   "dense"};
+                                              "soft",  "task",   "static", "hash",     "dense"};
     const auto known = [](const std::vector<std::string>& v, const std::string& s) {
       return std::find(v.begin(), v.end(), s) != v.end();
     };
@@ -68,12 +69,14 @@ struct ModelSettings {
     for (const auto& r : {encoder_router, decoder_router}) {
       const std::string near = sparsemoe::closest_name(r, routers);
       require(known(routers, r), "there is no router '", r,
-              "': choose token, switch, gshard, sentence, sentence-prefix, task, static, hash or dense",
+              "': choose token, switch, gshard, sentence, sentence-prefix, soft, task, static, hash or dense",
               near.empty() ? "" : "; did you mean " + near + "?");
       can_drop = can_drop || has_capacity(r);
     }
     require(encoder_router != "sentence-prefix",
             "sentence-prefix routing is for decoders; an encoder sees the whole sentence: --encoder-router sentence");
+    require(decoder_router != "soft",
+            "soft routing is for encoders; in a decoder a token would see later ones: --encoder-router soft");
     require(known({"target", "pair"}, task), "task must be target or pair, not '", task, "'");
     require(known({"balanced", "random"}, hash_table), "hash_table must be balanced or random, not '", hash_table, "'");
     require(heads >= 1 && width >= 1 && width % heads == 0, "width must be a multiple of heads, not ", width, " and ",
@@ -90,8 +93,8 @@ struct ModelSettings {
             "capacity_factor and eval_capacity_factor must not be negative, not ", capacity_factor, " and ",
             eval_capacity_factor);
     require(can_drop || (capacity_factor <= 0 && eval_capacity_factor <= 0),
-            "capacity_factor is for token, switch, gshard and hash routing; sentence, task, static and dense layers "
-            "drop nothing");
+            "capacity_factor is for token, switch, gshard and hash routing; sentence, soft, task, static and dense "
+            "layers drop nothing");
     for (const auto& [name, value] : {std::pair{"dropout", dropout},
                                       {"expert_dropout", expert_dropout},
                                       {"jitter", jitter},
@@ -106,6 +109,15 @@ struct ModelSettings {
     return router == "token" || router == "switch" || router == "gshard" || router == "hash";
   }
 };
+
+/// Slots of an expert with the router "soft".
+inline constexpr int soft_slots = 4;
+
+/// Experts that a token meets in a sparse layer with this router, Router::top_k. Under "soft" it meets means of tokens;
+/// counted as one, its cost where there are about as many slots as tokens.
+inline std::int64_t choices_of(const std::string& router) {
+  return router == "switch" || router == "hash" || router == "soft" ? 1 : 2;
+}
 
 /// One stack of a model, by name.
 struct StackSettings {

@@ -227,6 +227,7 @@ class TranslatorOf final : public Translator {
     const auto stack = [&](const std::string& router, std::int64_t layers) {
       moe::StackConfig t = s;
       t.layers = layers;
+      if (router == "soft") t.moe.jitter = 0;  // the tokens that it scores are those it mixes
       if (ModelSettings::has_capacity(router)) {
         t.moe.capacity_factor = m.capacity_factor;
         t.moe.eval_capacity_factor = m.eval_capacity_factor;

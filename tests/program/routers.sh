@@ -26,6 +26,8 @@ for router in $routers; do
   try "encoder $router" --encoder-router $router
   try "decoder $router" --decoder-router $router
 done
+try "encoder soft" --encoder-router soft
+try "encoder soft, bf16, two experts" --encoder-router soft --precision bf16 --experts 2
 for precision in fp32 bf16; do
   for task in target pair; do try "task $task, $precision" --task $task --precision $precision --encoder-router task --decoder-router static; done
 done

@@ -263,7 +263,7 @@ class Benchmark {
                   : limits_.product_rate<moe::Bf16>(file.model.width, file.model.hidden);
     const auto product = [&](double parameters, double rows) { return Work{parameters * size, 2 * parameters * rows}; };
     const StackSettings encoder = file.stack("encoder"), decoder = file.stack("decoder");
-    const auto chosen = [](const StackSettings& s) { return s.router == "switch" || s.router == "hash" ? 1.0 : 2.0; };
+    const auto chosen = [](const StackSettings& s) { return static_cast<double>(choices_of(s.router)); };
 
     double dense = 0, first = 0;  // parameters of the encoder, without and with experts; of the projected memory
     Work experts;
@@ -271,6 +271,10 @@ class Benchmark {
       const double expert = 2 * d * static_cast<double>(encoder.hidden[l]), n = static_cast<double>(encoder.experts[l]);
       dense += 4 * d * d + (n > 0 ? 0 : expert);
       if (n == 0) continue;
+      if (encoder.router == "soft") {  // every expert computes its slots of every sentence
+        experts.bytes += n * expert * size, experts.flops += 2 * n * soft_slots * expert * b;
+        continue;
+      }
       const double k = std::min(n, chosen(encoder));
       experts.bytes += std::min(n, k * b * ls) * expert * size, experts.flops += 2 * k * expert * b * ls;
     }
