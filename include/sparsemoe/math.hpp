@@ -14,9 +14,16 @@ namespace math {
 /// e^x in float: range reduction by ln 2 in two parts, a degree-6 polynomial, and an exponent add. Underflows to 0,
 /// overflows to infinity, NaN stays NaN.
 SPARSEMOE_INLINE float exp(float x) {
-  const float low = -103.0f, high = 88.72284f;
+  const float low = -105.0f, high = 89.0f;  // beyond them the result is 0 or infinity
   const float clamped = x < low ? low : (x > high ? high : x);
-  const float n = std::floor(clamped * 1.44269504088896341f + 0.5f);
+  // Rounded to an integer by adding 1.5 2^23. With std::floor, or with a cast, g++ does not vectorise a loop of this.
+  const float shift = 12582912.0f, shifted = clamped * 1.44269504088896341f + shift;
+  const std::int32_t whole = bits_as<std::int32_t>(shifted) - bits_as<std::int32_t>(shift), half = whole / 2;
+#if defined(__FAST_MATH__)
+  const float n = static_cast<float>(whole);  // the difference below would be simplified away
+#else
+  const float n = shifted - shift;
+#endif
   float r = clamped - n * 0.693359375f;
   r -= n * -2.12194440e-4f;
   float p = 1.9875691500e-4f;
@@ -27,12 +34,7 @@ SPARSEMOE_INLINE float exp(float x) {
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
   // Two factors, so that results below the smallest normal number and n = 128 are reached without leaving the range.
-  const std::int32_t whole = static_cast<std::int32_t>(n), half = whole / 2;
-  const float s1 = bits_as<float>((half + 127) << 23), s2 = bits_as<float>((whole - half + 127) << 23);
-  const float y = p * s1 * s2;
-  const float above = x > high ? bits_as<float>(0x7f800000u) : y;
-  const float below = x < low ? 0.0f : above;
-  return x == x ? below : x;
+  return p * bits_as<float>((half + 127) << 23) * bits_as<float>((whole - half + 127) << 23);
 }
 SPARSEMOE_INLINE double exp(double x) { return std::exp(x); }
 

@@ -183,27 +183,55 @@ struct AttentionSoftmaxRow {
     const std::uint8_t* ok = key_valid != nullptr ? key_valid + b * n : nullptr;
     const C* add = bias.empty() ? nullptr : bias.row(r % bias.rows).data;
     const C floor = C(-1e30);
+    // Blocks of scores are widened before they are reduced: g++ does not vectorise a reduction that touches storage.
+    constexpr index_t block = Team::lanes == 1 ? 256 : 1;
+    C held[block];
+    const auto load = [&](index_t j0, index_t count) {
+      SPARSEMOE_SIMD
+      for (index_t j = 0; j < count; ++j) held[j] = C(in[j0 + j]);
+      if (add != nullptr) {
+        SPARSEMOE_SIMD
+        for (index_t j = 0; j < count; ++j) held[j] += add[j0 + j];
+      }
+      if (ok != nullptr) {
+        SPARSEMOE_SIMD
+        for (index_t j = 0; j < count; ++j) held[j] = ok[j0 + j] != 0 ? held[j] : floor;
+      }
+    };
     C top = floor;
-    SPARSEMOE_SIMD_MAX(top)
-    for (index_t j = first + team.lane(); j < last; j += Team::lanes) {
-      const C s = C(in[j]) + (add != nullptr ? add[j] : C(0));
-      const C v = ok == nullptr || ok[j] != 0 ? s : floor;
-      top = v > top ? v : top;
+    for (index_t j0 = first + team.lane() * block; j0 < last; j0 += block * Team::lanes) {
+      const index_t count = math::min(block, last - j0);
+      load(j0, count);
+      SPARSEMOE_SIMD_MAX(top)
+      for (index_t j = 0; j < count; ++j) top = held[j] > top ? held[j] : top;
     }
     top = team.max(top);
+    const bool loaded = last - first <= block * Team::lanes;  // held has this lane's scores already
     C total = 0;
-    SPARSEMOE_SIMD_SUM(total)
-    for (index_t j = first + team.lane(); j < last; j += Team::lanes) {
-      const C s = C(in[j]) + (add != nullptr ? add[j] : C(0));
-      total += ok == nullptr || ok[j] != 0 ? math::exp(s - top) : C(0);
+    for (index_t j0 = first + team.lane() * block; j0 < last; j0 += block * Team::lanes) {
+      const index_t count = math::min(block, last - j0);
+      if (!loaded) load(j0, count);
+      SPARSEMOE_SIMD_SUM(total)
+      for (index_t j = 0; j < count; ++j) {
+        held[j] = math::exp(held[j] - top);  // 0 of a masked key
+        total += held[j];
+      }
     }
     total = team.sum(total);
-    const C scale = total > C(0) ? C(1) / total : C(0);
-    for (index_t j = team.lane(); j < n; j += Team::lanes) {
-      const bool in_range = j >= first && j < last;
-      const C s = in_range ? C(in[j]) + (add != nullptr ? add[j] : C(0)) : top;
-      out[j] = S(in_range && (ok == nullptr || ok[j] != 0) ? math::exp(s - top) * scale : C(0));
+    const C scale = top > floor ? C(1) / total : C(0);  // where every key is masked, all are 0
+    for (index_t j0 = first + team.lane() * block; j0 < last; j0 += block * Team::lanes) {
+      const index_t count = math::min(block, last - j0);
+      if (!loaded) {
+        load(j0, count);
+        SPARSEMOE_SIMD
+        for (index_t j = 0; j < count; ++j) held[j] = math::exp(held[j] - top);
+      }
+      S* part = out + j0;
+      SPARSEMOE_SIMD
+      for (index_t j = 0; j < count; ++j) store(part[j], held[j] * scale);
     }
+    for (index_t j = team.lane(); j < first; j += Team::lanes) out[j] = S(C(0));
+    for (index_t j = last + team.lane(); j < n; j += Team::lanes) out[j] = S(C(0));
   }
 };
 /// ds = p (dp - sum_j p dp), in place over dp.
@@ -306,37 +334,36 @@ struct CrossEntropyRow {
       return;
     }
     const C mine = C(x[t]);  // read before the reductions: after them the lane that owns it may have overwritten it
+    // A lane works block by block, and 16-bit values are read and written in loops of their own: g++ does not vectorise
+    // a reduction that touches them.
+    constexpr index_t block = Team::lanes == 1 ? 256 : 1;
+    C held[block];
     C top = C(x[0]);
-    SPARSEMOE_SIMD_MAX(top)
-    for (index_t j = team.lane(); j < n; j += Team::lanes) top = C(x[j]) > top ? C(x[j]) : top;
+    for (index_t j0 = team.lane(); j0 < n; j0 += block * Team::lanes) {
+      const index_t count = math::min(block, n - j0);
+      const S* part = x + j0;
+      SPARSEMOE_SIMD
+      for (index_t j = 0; j < count; ++j) held[j] = C(part[j]);
+      SPARSEMOE_SIMD_MAX(top)
+      for (index_t j = 0; j < count; ++j) top = held[j] > top ? held[j] : top;
+    }
     top = team.max(top);
     const C at = mine - top;
     C total = 0, linear = 0;
-    if (gradient) {  // the exponentials stay in x: they are most of the work
-      // A lane works block by block, and 16-bit values are read and written in loops of their own: g++ does not
-      // vectorise a reduction that touches them.
-      constexpr index_t block = Team::lanes == 1 ? 256 : 1;
-      C held[block];
-      for (index_t j0 = team.lane(); j0 < n; j0 += block * Team::lanes) {
-        const index_t count = math::min(block, n - j0);
-        S* part = x + j0;
-        SPARSEMOE_SIMD
-        for (index_t j = 0; j < count; ++j) held[j] = C(part[j]) - top;
-        SPARSEMOE_PRAGMA(omp simd reduction(+ : total, linear))
-        for (index_t j = 0; j < count; ++j) {
-          linear += held[j];
-          held[j] = math::exp(held[j]);
-          total += held[j];
-        }
-        SPARSEMOE_SIMD
-        for (index_t j = 0; j < count; ++j) store(part[j], held[j]);
-      }
-    } else {
+    for (index_t j0 = team.lane(); j0 < n; j0 += block * Team::lanes) {
+      const index_t count = math::min(block, n - j0);
+      S* part = x + j0;
+      SPARSEMOE_SIMD
+      for (index_t j = 0; j < count; ++j) held[j] = C(part[j]) - top;
       SPARSEMOE_PRAGMA(omp simd reduction(+ : total, linear))
-      for (index_t j = team.lane(); j < n; j += Team::lanes) {
-        total += math::exp(C(x[j]) - top);
-        linear += C(x[j]) - top;
+      for (index_t j = 0; j < count; ++j) {
+        linear += held[j];
+        held[j] = math::exp(held[j]);
+        total += held[j];
       }
+      if (!gradient) continue;  // else the exponentials stay in x: they are most of the work
+      SPARSEMOE_SIMD
+      for (index_t j = 0; j < count; ++j) store(part[j], held[j]);
     }
     total = team.sum(total);
     linear = team.sum(linear);
