@@ -151,6 +151,37 @@ TEST_CASE("prompts of different lengths in one batch go on as each alone, greedy
   }
 }
 
+TEST_CASE("no n-gram of a prompt and its continuation comes twice; without the option some do") {
+  const std::vector<std::vector<std::int32_t>> prompts = {text(5, 3), text(1, 4), text(20, 5), text(12, 6)};
+  const auto repeats = [](const std::vector<std::int32_t>& ids, index_t from, index_t n) {
+    int count = 0;  // n-grams that end in the continuation and were there before
+    for (index_t i = std::max<index_t>(from - n + 1, 0); i + n <= static_cast<index_t>(ids.size()); ++i)
+      for (index_t j = 0; j < i; ++j)
+        count += std::equal(ids.begin() + i, ids.begin() + i + n, ids.begin() + j) ? 1 : 0;
+    return count;
+  };
+  for (const index_t n : {1, 2, 3})
+    for (const index_t beams : {1, 3}) {
+      int with = 0, without = 0;
+      for (const bool excluded : {true, false}) {
+        SearchOptions options;
+        options.begin = 1, options.end = 2, options.max_length = options.min_length = 12;
+        options.beams = options.nbest = beams;
+        options.no_repeat_ngram = excluded ? n : 0;
+        Example e(2, 1e4, 0);
+        const SearchResult found = search(e.ctx, e.model, e.solo, Batch(prompts).tokens(), options);
+        for (std::size_t s = 0; s < prompts.size(); ++s)
+          for (const Hypothesis& h : found[s]) {
+            std::vector<std::int32_t> all = prompts[s];
+            all.insert(all.end(), h.tokens.begin(), h.tokens.end());
+            (excluded ? with : without) += repeats(all, static_cast<index_t>(prompts[s].size()), n);
+          }
+      }
+      CHECK(with == 0);
+      CHECK(without > 0);
+    }
+}
+
 TEST_CASE("an empty prompt and one with a hole are refused") {
   Example e(0, 0, 0);
   SearchOptions options;

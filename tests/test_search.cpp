@@ -182,9 +182,10 @@ std::vector<Hypothesis> slow_search(Slow& m, index_t s, const SearchOptions& o) 
       else if (static_cast<index_t>(rank) < o.beams)
         add(Ids(c.tokens.begin(), c.tokens.end() - 1), c.total, n, true);
     }
+    const bool longest = o.stopping == Stopping::none_can && o.length_penalty > 0;
     if (static_cast<index_t>(found.size()) == o.beams)
       done = o.stopping == Stopping::first_found ||
-             found.back().score >= candidates[0].total / divisor(o, static_cast<double>(n));
+             found.back().score >= candidates[0].total / divisor(o, static_cast<double>(longest ? o.max_length : n));
     if (!done && n == o.max_length)
       for (const Beam& b : beams) add(b.tokens, b.total, n, false);
     done = done || beams.empty();
@@ -225,7 +226,7 @@ TEST_CASE("search equals a slow search by full forward passes") {
   banned[0] = banned[1] = banned[6] = 1;
   for (const index_t beams : {1, 2, 4, 12})
     for (const double penalty : {0.0, 1.0, 2.0})
-      for (const Stopping stopping : {Stopping::no_better, Stopping::first_found}) {
+      for (const Stopping stopping : {Stopping::no_better, Stopping::first_found, Stopping::none_can}) {
         CAPTURE(beams);
         CAPTURE(penalty);
         SearchOptions o = options_of(beams, beams, 7);

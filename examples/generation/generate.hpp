@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <iostream>
+#include <map>
 #include <optional>
 #include <sstream>
 #include <string>
@@ -23,7 +24,14 @@ struct GenerateOptions {
   int threads = 0;
   std::int64_t batch = 16, max_new_tokens = 128, beam = 1, nbest = 1, no_repeat_ngram = 0;
   double length_penalty = 1;
+  moe::Stopping stopping = moe::Stopping::no_better;
 };
+/// Values of --early-stopping.
+inline const std::map<std::string, moe::Stopping> stopping_names = {
+    {"heuristic", moe::Stopping::no_better}, {"first", moe::Stopping::first_found}, {"never", moe::Stopping::none_can}};
+inline constexpr const char* stopping_help =
+    "A sentence with as many outputs as beams is done: heuristic: when what goes on scores no better at its present "
+    "length; first: at once; never: when no length could make it better";
 
 /// Throws Error for a checkpoint that cannot be loaded, contradicting options, and malformed input with its line
 /// number; what was before it has been written then.
@@ -46,6 +54,7 @@ inline int generate(const GenerateOptions& o) {
   options.end = generator->special().end;
   options.first = to >= 0 ? to : generator->special().first;
   options.beams = o.beam, options.nbest = o.nbest, options.max_length = o.max_new_tokens;
+  options.stopping = o.stopping;
   options.length_penalty = o.length_penalty, options.no_repeat_ngram = o.no_repeat_ngram;
 
   struct Line {

@@ -21,6 +21,8 @@ int main(int argc, char** argv) {
   app.add_option("--nbest", o.nbest, "Outputs a line")->check(CLI::PositiveNumber);
   app.add_option("--max-new-tokens", o.max_new_tokens, "Most tokens of an output")->check(CLI::PositiveNumber);
   app.add_option("--length-penalty", o.length_penalty, "Scores are over length to this power");
+  app.add_option("--early-stopping", o.stopping, generation::stopping_help)
+      ->transform(CLI::CheckedTransformer(generation::stopping_names));
   app.add_option("--no-repeat-ngram", o.no_repeat_ngram, "No n-gram of this length twice; 0: any")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--batch", o.batch, "Lines at once")->check(CLI::PositiveNumber);

@@ -109,6 +109,8 @@ int program(int argc, char** argv) {
                    "A score is the summed log-probability over (number of tokens)^this")
       ->capture_default_str()
       ->check(CLI::Range(-10.0, 10.0));
+  translate->add_option("--early-stopping", t.stopping, generation::stopping_help)
+      ->transform(CLI::CheckedTransformer(generation::stopping_names));
   translate
       ->add_option("--no-repeat-ngram", t.no_repeat_ngram, "No n-gram of so many tokens twice in a translation; 0: any")
       ->capture_default_str()

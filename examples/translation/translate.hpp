@@ -47,6 +47,7 @@ struct TranslateOptions {
   std::int64_t threads = 0, batch = 64, max_length = 256, max_source = 1024;
   std::int64_t beam = 1, nbest = 1, no_repeat_ngram = 0;
   double length_penalty = 1;
+  moe::Stopping stopping = moe::Stopping::no_better;
   bool json = false;
   ExpertOptions experts;
 };
@@ -163,6 +164,7 @@ class TranslateCommand {
     options.max_length = *std::max_element(lengths.begin(), lengths.end());
     options.lengths = lengths.data();
     options.length_penalty = o_.length_penalty;
+    options.stopping = o_.stopping;
     options.no_repeat_ngram = o_.no_repeat_ngram;
     auto found = loaded_.translator->search(batch_, options);
     for (std::size_t i = 0; i < rows.size(); ++i) rows[i]->found = std::move(found[i]);
@@ -211,6 +213,7 @@ inline int translate(const TranslateOptions& o) {
   g.model = o.model, g.from = o.from, g.to = o.to, g.json = o.json;
   g.threads = static_cast<int>(o.threads), g.batch = o.batch, g.max_new_tokens = o.max_length;
   g.beam = o.beam, g.nbest = o.nbest, g.no_repeat_ngram = o.no_repeat_ngram, g.length_penalty = o.length_penalty;
+  g.stopping = o.stopping;
   return generation::generate(g);
 }
 

@@ -57,6 +57,9 @@ check "JSON of the best: every line is an object" are_json_lines out
 grep -oP '"text":"\K[^"]*' out >texts
 ok "the best" translate <few
 same "JSON and plain lines are the same translations" out texts
+ok "search as long as something could be better" translate --early-stopping never --beam 2 <few
+ok "stop at the first outputs" translate --early-stopping first --beam 2 <few
+refuse "--early-stopping maybe" '--early-stopping' translate --early-stopping maybe
 ok "no bigram twice" translate --no-repeat-ngram 1 --beam 2 --json <few
 ok "length penalty" translate --beam 4 --length-penalty 0 --json < <(echo "the small file")
 check "length penalty 0: scores are log-probabilities" grep -qP '"score":-' out

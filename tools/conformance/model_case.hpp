@@ -160,7 +160,10 @@ inline SearchOptions generate_options(const hf::SpecialTokens& special, const js
   options.nbest = kwargs.value("num_return_sequences", 1);
   options.length_penalty = kwargs.value("length_penalty", 1.0);
   options.first = kwargs.value("forced_bos_token_id", -1);
-  if (kwargs.value("early_stopping", false)) options.stopping = Stopping::first_found;
+  if (const json stop = kwargs.value("early_stopping", json(false)); stop == "never")
+    options.stopping = Stopping::none_can;
+  else if (stop == true)
+    options.stopping = Stopping::first_found;
   return options;
 }
 

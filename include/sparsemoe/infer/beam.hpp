@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "sparsemoe/error.hpp"
@@ -19,8 +20,10 @@ enum class LengthNorm { power, gnmt };
 
 /// When a sentence with `beams` finished outputs is done. no_better: when the best candidate, normalised at its present
 /// length, is not above the worst finished output (Hugging Face's early_stopping=False; outputs that grow better with
-/// length can be missed). first_found: at once (early_stopping=True).
-enum class Stopping { no_better, first_found };
+/// length can be missed). first_found: at once (early_stopping=True). none_can: when no length that may still be
+/// reached makes the best candidate better (early_stopping="never"; the same as no_better without a positive length
+/// penalty).
+enum class Stopping { no_better, first_found, none_can };
 
 /// Whether rows of finished sentences leave the batch or are carried along as padding; results are the same.
 enum class FinishedRows { leave, stay };
@@ -93,9 +96,14 @@ class Beams {
     parents_.resize(rows);
   }
 
-  /// Before the first step: sentence s begins with `token` in place of SearchOptions::begin.
-  void begin_with(index_t s, std::int32_t token) {
-    for (index_t r = s * k_; r < (s + 1) * k_; ++r) history_[at(r * stride())] = token;
+  /// Before the first step: sentence s begins with these tokens, at least one, in place of SearchOptions::begin. Its
+  /// n-grams count theirs.
+  void begin_with(index_t s, const std::int32_t* tokens, index_t count) {
+    for (index_t r = s * k_; r < (s + 1) * k_; ++r) history_[at(r * stride())] = tokens[count - 1];
+    if (o_.no_repeat_ngram == 0) return;
+    prompt_.resize(kept_.size());
+    prompt_[at(s)].assign(tokens, tokens + count - 1);
+    text_.resize(std::max(text_.size(), at(count + stride())));
   }
   /// Candidates of a row that advance() looks at: enough for `beams` of them not to be the end.
   int width() const { return static_cast<int>(2 * k_); }
@@ -119,7 +127,8 @@ class Beams {
     if (!o_.excludes()) return;
     for (index_t r = 0; r < rows(); ++r) {
       if (!alive(r)) continue;
-      repeated_ngrams(history(r), length_ + 1, o_.no_repeat_ngram, [&](std::int32_t id) { exclude(r, id); });
+      const auto [text, length] = text_of(r);
+      repeated_ngrams(text, length, o_.no_repeat_ngram, [&](std::int32_t id) { exclude(r, id); });
       if (length_ < o_.min_length) exclude(r, o_.end);
     }
   }
@@ -188,6 +197,13 @@ class Beams {
   static std::size_t at(index_t i) { return static_cast<std::size_t>(i); }
   index_t stride() const { return o_.max_length + 1; }  // of the histories: begin, and what was generated
   const std::int32_t* history(index_t row) const { return history_.data() + row * stride(); }
+  /// What a row's n-grams are of: its history, behind the rest of its prompt if there is one.
+  std::pair<const std::int32_t*, index_t> text_of(index_t row) const {
+    if (prompt_.empty()) return {history(row), length_ + 1};
+    const auto& prompt = prompt_[at(sentence(row))];
+    const auto end = std::copy(prompt.begin(), prompt.end(), text_.begin());
+    return {text_.data(), std::copy_n(history(row), length_ + 1, end) - text_.begin()};
+  }
   std::int32_t* next_history(index_t row) { return next_history_.data() + row * stride(); }
 
   /// The best continuations of a sentence's living beams, best first; ties to the lower beam, then to the lower id.
@@ -235,8 +251,10 @@ class Beams {
         if (alive(r)) keep(kept, history(r), n, o_.score(total_[at(r)], std::max<index_t>(1, n)), false);
       return true;
     }
+    const bool longest = o_.stopping == Stopping::none_can && o_.length_penalty > 0;
     if (static_cast<index_t>(kept.items.size()) >= k_ &&
-        (o_.stopping == Stopping::first_found || kept.worst() >= o_.score(candidates_.front().total, length_)))
+        (o_.stopping == Stopping::first_found ||
+         kept.worst() >= o_.score(candidates_.front().total, longest ? kept.most : length_)))
       return true;
     if (length_ < kept.most) return filled == 0;
     for (index_t r = first; r < first + filled; ++r)
@@ -272,6 +290,8 @@ class Beams {
   std::vector<index_t> sentence_;                     // of every group of rows still in it
   std::vector<double> total_, next_total_;            // (rows) summed log-probability; dead: no beam
   std::vector<std::int32_t> history_, next_history_;  // (rows, 1 + max_length): begin, and what was generated
+  std::vector<std::vector<std::int32_t>> prompt_;     // (sentences) without the last token; empty: none is needed
+  mutable std::vector<std::int32_t> text_;            // scratch: a prompt and a history
   std::vector<std::int32_t> parents_;
   std::vector<Candidate> candidates_;
 };

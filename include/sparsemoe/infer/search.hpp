@@ -31,8 +31,7 @@ class Search {
   };
 
   /// Encodes `source`, whose `task` is that of the target; for a decoder-only model it holds the prompts, padded on the
-  /// right and at least one token each, in place of SearchOptions::begin (n-grams of a prompt but for its last token
-  /// are not looked at). Throws Error if the options make no sense.
+  /// right and at least one token each, in place of SearchOptions::begin. Throws Error if the options make no sense.
   Search(Context& ctx, Model& model, Collective& comm, const Tokens& source, const SearchOptions& options)
       : ctx_(ctx),
         model_(model),
@@ -61,8 +60,9 @@ class Search {
     host_values_.resize(at(rows * width));
     host_lse_.resize(at(rows));
     if (options.excludes()) {  // of a row: at most one id for each of its tokens, and the end
-      excluded_ = arena.template take<std::int32_t>(2 * rows * (options.max_length + 1));
-      host_excluded_.reserve(at(2 * rows * (options.max_length + 1)));
+      const index_t most = 2 * rows * (longest_ + options.max_length);
+      excluded_ = arena.template take<std::int32_t>(most);
+      host_excluded_.reserve(at(most));
     }
     if (tasked_) {
       source_task_.resize(at(source.sentences));
@@ -128,7 +128,7 @@ class Search {
       require(!gap, "search: prompt ", s, " must have at least one token and be padded on its right alone");
       prompt_.push_back(count);
       before_.push_back(count > 1 ? ids[at(s * length + count - 2)] : -1);
-      beams_.begin_with(s, ids[at(s * length + count - 1)]);
+      beams_.begin_with(s, ids.data() + s * length, count);
       shortest = std::min(shortest, count), longest_ = std::max(longest_, count);
     }
     const index_t rows = beams_.rows(), read = longest_ - 1;
