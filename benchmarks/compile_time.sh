@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 cxx=${CXX:-g++} flags=${CXXFLAGS:--O2} repeat=${REPEAT:-1}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-common="-std=c++20 -Iinclude -I. -Iexamples/translation $(pkg-config --cflags eigen3 sentencepiece 2>/dev/null || true)"
+common="-std=c++20 -Iinclude -I. -Iexamples/translation -Iexamples/generation $(pkg-config --cflags eigen3 sentencepiece 2>/dev/null || true)"
 thrust=
 for d in /usr/local/cuda/include/cccl /usr/local/cuda/include /usr/include; do
   if [ -d "$d/thrust" ]; then thrust=$d && break; fi
@@ -44,7 +44,7 @@ for h in $(cd include && ls sparsemoe/*.hpp sparsemoe/{kernels,nn,model,routers,
 done >"$work/umbrella.cpp"
 echo '#include "sparsemoe/backend/cpu.hpp"' >>"$work/umbrella.cpp"
 measure "$(basename "$cxx") $flags every core header, nothing used" $cxx $host $flags -c "$work/umbrella.cpp" -o "$work/out.o"
-for source in examples/*.cpp examples/translation/*.cpp; do
+for source in examples/*.cpp examples/pretraining/*.cpp examples/generation/*.cpp examples/translation/*.cpp; do
   measure "$(basename "$cxx") $flags $source" $cxx $host $flags -c "$source" -o "$work/out.o"
 done
 measure "$(basename "$cxx") -O3 -march=native examples/hello_moe.cpp" $cxx $host -O3 -march=native -c examples/hello_moe.cpp -o "$work/out.o"

@@ -115,7 +115,7 @@ refuse "train: --out below a file" 'lines/run: ' train --out lines/run
 refuse "train: --resume without a run" 'none: there is no run to resume' train --out none --resume
 refuse "train: --resume of something else" 'corpus: there is no run to resume' train --out corpus --resume
 refuse "train: --resume with another model" 'step-6: hidden was 64 when the run began, and a run cannot change it to 128' train --out run --resume --hidden 128
-refuse "train: soft routing in a decoder" 'soft routing is for encoders' train --corpus corpus --out other --decoder-router soft
+refuse "train: soft routing in a decoder" 'soft routing is for encoders' train --out other --decoder-router soft
 refuse "train: --resume with another router" 'encoder_router was "token"' train --out run --resume --encoder-router hash
 refuse "train: --resume with other languages" 'languages was' train --out run --resume --languages da
 refuse "train: --resume with another optimiser" 'trainer.safetensors: has no tensor' train --out run --resume --optimiser adafactor

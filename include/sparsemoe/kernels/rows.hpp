@@ -184,9 +184,11 @@ struct AttentionSoftmaxRow {
     const C* add = bias.empty() ? nullptr : bias.row(r % bias.rows).data;
     const C floor = C(-1e30);
     // Blocks of scores are widened before they are reduced: g++ does not vectorise a reduction that touches storage.
-    constexpr index_t block = Team::lanes == 1 ? 256 : 1;
-    C held[block];
-    const auto load = [&](index_t j0, index_t count) {
+    // They are filled up to whole vectors, and score j is summed in lane j % step: masked keys and padding change no
+    // bit.
+    constexpr index_t step = Team::lanes == 1 ? 16 : 1, block = Team::lanes == 1 ? 256 : 1;
+    C held[block], sum[step] = {};
+    const auto load = [&](index_t j0, index_t count, index_t filled) {
       SPARSEMOE_SIMD
       for (index_t j = 0; j < count; ++j) held[j] = C(in[j0 + j]);
       if (add != nullptr) {
@@ -197,34 +199,38 @@ struct AttentionSoftmaxRow {
         SPARSEMOE_SIMD
         for (index_t j = 0; j < count; ++j) held[j] = ok[j0 + j] != 0 ? held[j] : floor;
       }
+      for (index_t j = count; j < filled; ++j) held[j] = floor;
     };
+    const auto whole = [](index_t count) { return (count + step - 1) / step * step; };
     C top = floor;
-    for (index_t j0 = first + team.lane() * block; j0 < last; j0 += block * Team::lanes) {
-      const index_t count = math::min(block, last - j0);
-      load(j0, count);
+    for (index_t j0 = first + team.lane(); j0 < last; j0 += block * Team::lanes) {
+      const index_t filled = whole(math::min(block, last - j0));
+      load(j0, math::min(block, last - j0), filled);
       SPARSEMOE_SIMD_MAX(top)
-      for (index_t j = 0; j < count; ++j) top = held[j] > top ? held[j] : top;
+      for (index_t j = 0; j < filled; ++j) top = held[j] > top ? held[j] : top;
     }
     top = team.max(top);
     const bool loaded = last - first <= block * Team::lanes;  // held has this lane's scores already
-    C total = 0;
-    for (index_t j0 = first + team.lane() * block; j0 < last; j0 += block * Team::lanes) {
-      const index_t count = math::min(block, last - j0);
-      if (!loaded) load(j0, count);
-      SPARSEMOE_SIMD_SUM(total)
-      for (index_t j = 0; j < count; ++j) {
-        held[j] = math::exp(held[j] - top);  // 0 of a masked key
-        total += held[j];
+    for (index_t j0 = first + team.lane(); j0 < last; j0 += block * Team::lanes) {
+      const index_t count = math::min(block, last - j0), filled = whole(count);
+      if (!loaded) load(j0, count, filled);
+      SPARSEMOE_SIMD
+      for (index_t j = 0; j < filled; ++j) held[j] = math::exp(held[j] - top);  // 0 of a masked key
+      for (index_t j = 0; j < filled; j += step) {
+        SPARSEMOE_SIMD
+        for (index_t l = 0; l < step; ++l) sum[l] += held[j + l];
       }
     }
+    C total = 0;
+    for (index_t l = 0; l < step; ++l) total += sum[l];
     total = team.sum(total);
     const C scale = top > floor ? C(1) / total : C(0);  // where every key is masked, all are 0
-    for (index_t j0 = first + team.lane() * block; j0 < last; j0 += block * Team::lanes) {
-      const index_t count = math::min(block, last - j0);
+    for (index_t j0 = first + team.lane(); j0 < last; j0 += block * Team::lanes) {
+      const index_t count = math::min(block, last - j0), filled = whole(count);
       if (!loaded) {
-        load(j0, count);
+        load(j0, count, filled);
         SPARSEMOE_SIMD
-        for (index_t j = 0; j < count; ++j) held[j] = math::exp(held[j] - top);
+        for (index_t j = 0; j < filled; ++j) held[j] = math::exp(held[j] - top);
       }
       S* part = out + j0;
       SPARSEMOE_SIMD
