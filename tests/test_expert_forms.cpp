@@ -19,21 +19,12 @@
 #include "sparsemoe/routers/task.hpp"
 #include "sparsemoe/routers/top_k.hpp"
 #include "tests/model_body.hpp"
+#include "tests/scratch.hpp"
 
 namespace {
 
 using namespace model_body;
 namespace fs = std::filesystem;
-
-struct Folder {
-  fs::path path;
-  Folder() {
-    std::string name = (fs::temp_directory_path() / "sparsemoe-test-XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  ~Folder() { fs::remove_all(path); }
-};
 
 TEST_CASE("a column has at most 255 values, and nothing moves by more than half a step") {
   const index_t rows = 300, cols = 3;
@@ -91,7 +82,7 @@ void int8_model() {
   using S = typename P::storage;
   CAPTURE(std::string(P::name));
   Cpu::Context ctx(2);
-  const Folder folder;
+  const ScratchDirectory folder;
   const fs::path path = folder.path / "model.safetensors";
   Model<P> plain(ctx, config(WeightForm::plain), false), held(ctx, config(WeightForm::int8), false);
   plain.weights.initialise(ctx, 3);
@@ -145,7 +136,7 @@ void mapped_model(bool shifted) {
   CAPTURE(std::string(P::name));
   CAPTURE(shifted);
   Cpu::Context ctx(2);
-  const Folder folder;
+  const ScratchDirectory folder;
   const fs::path path = folder.path / "model.safetensors";
   Model<P> plain(ctx, config(WeightForm::plain), false), held(ctx, config(WeightForm::file), false);
   plain.weights.initialise(ctx, 4);
@@ -168,7 +159,7 @@ TEST_CASE("experts that stay in their file give the bits of loaded ones, at any 
 
 TEST_CASE("a file of bf16 is multiplied by a bf16 model and refused by an fp32 one") {
   Cpu::Context ctx(1);
-  const Folder folder;
+  const ScratchDirectory folder;
   const fs::path path = folder.path / "model.safetensors";
   Model<Bf16> plain(ctx, config(WeightForm::plain), false), held(ctx, config(WeightForm::file), false);
   plain.weights.initialise(ctx, 5);
@@ -205,7 +196,7 @@ std::pair<index_t, index_t> touched_pages(const void* data, index_t bytes) {
 }
 TEST_CASE("a decoder routed by task touches the matrices of its task's experts alone") {
   Cpu::Context ctx(1);
-  const Folder folder;
+  const ScratchDirectory folder;
   const fs::path path = folder.path / "model.safetensors";
   {
     Model<Fp32> plain(ctx, config(WeightForm::plain), false);
@@ -237,7 +228,7 @@ TEST_CASE("a decoder routed by task touches the matrices of its task's experts a
 }
 TEST_CASE("choices that need no states are asked for before the stack runs, others are not") {
   Cpu::Context ctx(1);
-  const Folder folder;
+  const ScratchDirectory folder;
   const fs::path path = folder.path / "model.safetensors";
   using Hashed = EncoderDecoder<With<TopK<2>>, With<Hash>>;
   Hashed plain(ctx, config(WeightForm::plain), false), held(ctx, config(WeightForm::file), false);
