@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "sparsemoe/hf/config.hpp"
+#include "sparsemoe/hf/special_tokens.hpp"
 #include "sparsemoe/infer/beam.hpp"
 
 namespace generation {

@@ -12,6 +12,7 @@
 
 #include "sparsemoe/hf/config.hpp"
 #include "sparsemoe/hf/name_map.hpp"
+#include "sparsemoe/hf/special_tokens.hpp"
 #include "sparsemoe/hf/tensors.hpp"
 #include "sparsemoe/io/directory.hpp"
 #include "sparsemoe/io/weights.hpp"

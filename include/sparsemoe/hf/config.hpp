@@ -92,27 +92,6 @@ inline std::int32_t expert_capacity(const Config& config) {
   return slots;
 }
 
-/// The special tokens of a checkpoint: of generation_config.json where it is, else of config.json. -1: it has none.
-struct SpecialTokens {
-  std::int32_t begin = -1, end = -1, padding = -1, first = -1;  // decoder's start, end, padding, forced first token
-
-  static SpecialTokens of(const Config& config) {
-    const std::filesystem::path directory = config.path().parent_path();
-    std::error_code ignored;
-    const bool own = std::filesystem::exists(directory / "generation_config.json", ignored);
-    const Config generation = own ? Config(directory, "generation_config.json") : config;
-    const auto id = [&](const char* key) {
-      const Config& from = generation.has(key) ? generation : config;
-      if (from.has(key) && from.json().at(key).is_array())
-        return from.template get<std::vector<std::int32_t>>(key).at(0);
-      return from.template get<std::int32_t>(key, -1);
-    };
-    SpecialTokens t{id("decoder_start_token_id"), id("eos_token_id"), id("pad_token_id"), id("forced_bos_token_id")};
-    if (t.begin < 0) t.begin = id("bos_token_id");
-    return t;
-  }
-};
-
 }  // namespace hf
 
 }  // namespace sparsemoe::inline SPARSEMOE_ABI
