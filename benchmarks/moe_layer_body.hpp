@@ -46,7 +46,7 @@ class LayerRun {
   using A = typename P::accumulate;
   using Layer = MoE<Spec>;
 
-  explicit LayerRun(const LayerShape& shape) : layer_(config_of(shape)), slots_(shape.tokens * Layer::K) {
+  explicit LayerRun(const LayerShape& shape) : layer_(config_of(shape)), slots_(shape.tokens * layer_.top_k()) {
     const index_t T = shape.tokens, D = shape.width, F = shape.hidden;
     x_ = filled(T, D, 1), dy_ = filled(T, D, 2), y_ = filled(T, D, 3), dx_ = filled(T, D, 4);
     rows_ = filled(slots_, D, 5), outputs_ = filled(slots_, D, 6), drows_ = filled(slots_, D, 7);
