@@ -16,6 +16,7 @@
 
 #include "sparsemoe/config.hpp"
 #include "sparsemoe/error.hpp"
+#include "sparsemoe/text/language.hpp"
 #include "sparsemoe/text/utf8.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
@@ -43,11 +44,13 @@ inline BleuTokenizer bleu_tokenizer_named(std::string_view name) {
   fail("unknown BLEU tokenizer '", name, "': expected none, 13a, zh or char");
 }
 
-/// The tokenizer for a target language code such as "de", "zh_CN" or "pt-BR". Japanese is scored by characters
-/// (sacreBLEU's own choice needs MeCab and a dictionary); Korean has spaces and is scored with 13a.
+/// The tokenizer for a target language, by any of its codes: "zh_CN", "zho_Hans", "jpn". Chinese languages are scored
+/// with zh, Japanese by characters (sacreBLEU's own choice needs MeCab and a dictionary); Korean has spaces and is
+/// scored with 13a.
 inline BleuTokenizer bleu_tokenizer_for(std::string_view language) {
-  const std::string_view base = language.substr(0, language.find_first_of("_-"));
-  if (base == "zh") return BleuTokenizer::zh;
+  const std::string base = base_language(language);
+  for (const std::string_view chinese : {"zh", "yue", "wuu", "nan", "hak", "gan", "hsn", "cjy", "czh", "lzh"})
+    if (base == chinese) return BleuTokenizer::zh;
   if (base == "ja") return BleuTokenizer::characters;
   return BleuTokenizer::mteval13a;
 }
