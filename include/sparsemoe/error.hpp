@@ -10,10 +10,26 @@
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
+/// What a program that ends says to the shell, beside 128 + signal where one ended it.
+enum class Exit : int {
+  done = 0,
+  error = 1,      // the input, a file or the machine: the sentence says which
+  usage = 64,     // the command line or the environment
+  output = 74,    // something could not be written: a full disk, a reader that went away
+  diverged = 76,  // training: too many steps in a row were not finite
+};
+
 /// Thrown for everything a caller can get wrong: shapes, files, configurations.
 class Error : public std::runtime_error {
  public:
-  using std::runtime_error::runtime_error;
+  explicit Error(const std::string& sentence, Exit status = Exit::error)
+      : std::runtime_error(sentence), status_(status) {}
+
+  /// What a program ends with that does not catch it.
+  Exit status() const noexcept { return status_; }
+
+ private:
+  Exit status_;
 };
 
 /// Concatenates its arguments with operator<<: join("row ", 3, " of ", 7).
@@ -28,6 +44,12 @@ std::string join(const Parts&... parts) {
 template <class... Parts>
 [[noreturn]] void fail(const Parts&... parts) {
   throw Error(join(parts...));
+}
+
+/// Throws Error with the joined sentence, about the command line or the environment.
+template <class... Parts>
+[[noreturn]] void fail_usage(const Parts&... parts) {
+  throw Error(join(parts...), Exit::usage);
 }
 
 /// Throws Error with the joined sentence unless `ok`.

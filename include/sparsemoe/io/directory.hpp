@@ -32,25 +32,60 @@ inline std::vector<std::filesystem::directory_entry> list_directory(const std::f
   return entries;
 }
 
+namespace detail {
+
+/// The lock that says that a directory is in use by a living process; another one that finds it free may clear it away.
+class DirectoryLock {
+ public:
+  DirectoryLock() = default;
+  explicit DirectoryLock(const std::filesystem::path& path)
+      : fd_(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)), held_(fd_ >= 0 && lock_unfinished(fd_, path)) {}
+  DirectoryLock(DirectoryLock&& other) noexcept
+      : fd_(std::exchange(other.fd_, -1)), held_(std::exchange(other.held_, false)) {}
+  DirectoryLock& operator=(DirectoryLock&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    std::swap(held_, other.held_);
+    return *this;
+  }
+  ~DirectoryLock() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  bool held() const { return held_; }
+
+ private:
+  int fd_ = -1;
+  bool held_ = false;
+};
+
+}  // namespace detail
+
 /// What AtomicDirectory::commit does when the final name is taken.
 enum class Existing { refuse, replace };
 
-/// A directory built under a temporary name. A destructor without commit() removes it with its content.
+/// A directory built under a temporary name. A destructor without commit() removes it with its content, and a
+/// constructor what killed writers of the same name have left.
 class AtomicDirectory {
  public:
   /// `final_path` is the name after commit(), as RUN/step-120; RUN must exist.
   explicit AtomicDirectory(std::filesystem::path final_path) : final_path_(std::move(final_path)) {
     if (!final_path_.has_filename()) final_path_ = final_path_.parent_path();  // "RUN/step-120/"
-    path_ = detail::with_temporary_name(final_path_, [&](const std::filesystem::path& name) {
-      if (::mkdir(name.c_str(), 0777) != 0) fail_errno(final_path_, "create a temporary directory beside it", errno);
-      return name;
+    detail::remove_abandoned(final_path_);
+    path_ = detail::Unfinished::of_process().create(final_path_, [&](const std::filesystem::path& name) {
+      if (::mkdir(name.c_str(), 0777) != 0) {
+        if (errno == EEXIST) return false;
+        fail_output(final_path_, "create a temporary directory beside it", errno);
+      }
+      lock_ = detail::DirectoryLock(name);
+      return lock_.held();
     });
   }
   AtomicDirectory(const AtomicDirectory&) = delete;
   AtomicDirectory& operator=(const AtomicDirectory&) = delete;
   ~AtomicDirectory() {
+    if (committed_) return;
     std::error_code ignored;
-    if (!committed_) std::filesystem::remove_all(path_, ignored);
+    std::filesystem::remove_all(path_, ignored);
+    detail::Unfinished::of_process().forget(path_);
   }
 
   /// Where to write while the directory is being built.
@@ -69,7 +104,7 @@ class AtomicDirectory {
     if (taken) {
       exchange();
     } else {
-      detail::rename_path(path_, final_path_);
+      detail::Unfinished::of_process().commit(path_, [&] { detail::rename_path(path_, final_path_); });
       committed_ = true;
     }
     sync_directory(final_path_.parent_path());
@@ -80,38 +115,31 @@ class AtomicDirectory {
   void exchange() {
 #if defined(RENAME_EXCHANGE)
     if (::renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, final_path_.c_str(), RENAME_EXCHANGE) == 0) return;
-    if (errno != EINVAL && errno != ENOSYS) fail_errno(final_path_, "replace", errno);
+    if (errno != EINVAL && errno != ENOSYS) fail_output(final_path_, "replace", errno);
 #endif
     // This file system cannot swap: for a moment neither name is there, and a kill in it leaves both under
     // temporary names. The previous checkpoint is unaffected.
     const std::filesystem::path old = detail::temporary_name(final_path_);
     detail::rename_path(final_path_, old);
-    detail::rename_path(path_, final_path_);
+    detail::Unfinished::of_process().commit(path_, [&] { detail::rename_path(path_, final_path_); });
     path_ = old;
   }
 
   std::filesystem::path final_path_;
   std::filesystem::path path_;
+  detail::DirectoryLock lock_;
   bool committed_ = false;
 };
 
-/// Deletes what killed writers left in `directory` (entries named *.tmp-<digits>-<digits>); returns how many.
-/// Call it before this process starts writing there, and only while no other process writes.
+/// Deletes what killed writers left in `directory` (entries named *.tmp-<digits>-<digits>), never what a living process
+/// writes; returns how many. Throws FileError if something cannot be removed.
 inline std::size_t remove_unfinished(const std::filesystem::path& directory) {
   std::size_t removed = 0;
-  std::vector<std::filesystem::path> stale;
   for (const auto& entry : list_directory(directory)) {
-    const std::string name = entry.path().filename().string();
-    const std::size_t at = name.rfind(".tmp-");
-    if (at == std::string::npos) continue;
-    const std::string_view id = std::string_view(name).substr(at + 5);
-    if (!id.empty() && id.find_first_not_of("0123456789-") == std::string_view::npos) stale.push_back(entry.path());
-  }
-  for (const auto& path : stale) {
+    if (!detail::is_temporary_name(entry.path().filename().string())) continue;
     std::error_code code;
-    std::filesystem::remove_all(path, code);
-    if (code) fail_file(path, "cannot remove: ", code.message());
-    ++removed;
+    removed += detail::remove_if_abandoned(entry.path(), code) ? 1 : 0;
+    if (code) fail_file(entry.path(), "cannot remove: ", code.message());
   }
   return removed;
 }

@@ -10,7 +10,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -24,14 +23,15 @@
 
 #include "sparsemoe/config.hpp"
 #include "sparsemoe/error.hpp"
+#include "sparsemoe/io/unfinished.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
 /// A file that cannot be opened, read, written or believed. what() starts with the path.
 class FileError : public Error {
  public:
-  FileError(const std::filesystem::path& path, const std::string& sentence)
-      : Error(path.string() + ": " + sentence), path_(path.string()) {}
+  FileError(const std::filesystem::path& path, const std::string& sentence, Exit status = Exit::error)
+      : Error(path.string() + ": " + sentence, status), path_(path.string()) {}
   const std::string& path() const { return path_; }
 
  private:
@@ -58,6 +58,11 @@ inline constexpr std::uint64_t kSpareMemory = std::uint64_t{16} << 20;
 /// Throws FileError "path: cannot <verb>: <errno text>". `code` is an errno value.
 [[noreturn]] inline void fail_errno(const std::filesystem::path& path, std::string_view verb, int code) {
   fail_file(path, "cannot ", verb, ": ", std::generic_category().message(code));
+}
+
+/// The same about a file that is being written.
+[[noreturn]] inline void fail_output(const std::filesystem::path& path, std::string_view verb, int code) {
+  throw FileError(path, join("cannot ", verb, ": ", std::generic_category().message(code)), Exit::output);
 }
 
 /// An owned POSIX file descriptor. Every failing call throws FileError; interrupted and short calls are resumed.
@@ -116,8 +121,8 @@ class File {
       const auto piece = static_cast<std::size_t>(std::min<std::uint64_t>(bytes, kPiece));
       const ssize_t put = ::write(fd_, in, piece);
       if (put < 0 && errno == EINTR) continue;
-      if (put < 0) fail_errno(path_, "write", errno);
-      if (put == 0) fail_errno(path_, "write", ENOSPC);
+      if (put < 0) fail_output(path_, "write", errno);
+      if (put == 0) fail_output(path_, "write", ENOSPC);
       in += put;
       bytes -= static_cast<std::uint64_t>(put);
     }
@@ -125,14 +130,14 @@ class File {
   void write_all(std::string_view bytes) { write_all(bytes.data(), bytes.size()); }
 
   void truncate(std::uint64_t bytes) {
-    if (::ftruncate(fd_, static_cast<off_t>(bytes)) != 0) fail_errno(path_, "truncate", errno);
+    if (::ftruncate(fd_, static_cast<off_t>(bytes)) != 0) fail_output(path_, "truncate", errno);
   }
   void sync() {
-    if (::fsync(fd_) != 0) fail_errno(path_, "sync to disk", errno);
+    if (::fsync(fd_) != 0) fail_output(path_, "sync to disk", errno);
   }
   /// Closes and reports what close() says: on network file systems that is where a full disk shows up.
   void close() {
-    if (::close(std::exchange(fd_, -1)) != 0 && errno != EINTR) fail_errno(path_, "close", errno);
+    if (::close(std::exchange(fd_, -1)) != 0 && errno != EINTR) fail_output(path_, "close", errno);
   }
 
  private:
@@ -193,64 +198,54 @@ inline void sync_directory(const std::filesystem::path& directory) {
   if (fd < 0) fail_errno(path, "open directory", errno);
   const int code = ::fsync(fd) == 0 ? 0 : errno;
   ::close(fd);
-  if (code != 0 && code != EINVAL) fail_errno(path, "sync directory", code);  // EINVAL: not supported there
+  if (code != 0 && code != EINVAL) fail_output(path, "sync directory", code);  // EINVAL: not supported there
 }
 
 namespace detail {
 
-/// "target.tmp-<pid>-<nanoseconds>": beside the target, so that rename() never crosses a file system.
-inline std::filesystem::path temporary_name(const std::filesystem::path& target) {
-  const auto now = std::chrono::steady_clock::now().time_since_epoch().count();
-  std::filesystem::path name = target;
-  name += join(".tmp-", ::getpid(), "-", now);
-  return name;
-}
-
-/// Calls `make(name)` with fresh temporary names until it does not meet an existing one.
-template <class Make>
-auto with_temporary_name(const std::filesystem::path& target, Make&& make) {
-  for (int attempt = 0;; ++attempt) {
-    const std::filesystem::path name = temporary_name(target);
-    std::error_code ignored;
-    if (attempt < 100 && std::filesystem::exists(std::filesystem::symlink_status(name, ignored))) continue;
-    return make(name);
-  }
-}
-
 inline void rename_path(const std::filesystem::path& from, const std::filesystem::path& to) {
-  if (::rename(from.c_str(), to.c_str()) != 0) fail_errno(to, join("rename ", from.string(), " to it"), errno);
+  if (::rename(from.c_str(), to.c_str()) != 0) fail_output(to, join("rename ", from.string(), " to it"), errno);
 }
 
 }  // namespace detail
 
 /// A file being written under a temporary name. Nothing is visible at `path` before commit(); a destructor without
-/// commit() removes the temporary file. An existing file at `path` is replaced whole (a symbolic link too).
+/// commit() removes the temporary file. An existing file at `path` is replaced whole (a symbolic link too); what killed
+/// writers of `path` have left beside it is removed. Throws FileError if `path` is something else than a file.
 class AtomicFile {
  public:
-  explicit AtomicFile(std::filesystem::path path)
-      : path_(std::move(path)), file_(detail::with_temporary_name(path_, [&](const std::filesystem::path& name) {
-          try {
-            return File::create(name);
-          } catch (const FileError& error) {
-            fail_file(path_, "not written (", error.what(), ")");
-          }
-        })) {}
+  explicit AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
+    struct stat info {};
+    if (::stat(path_.c_str(), &info) == 0 && !S_ISREG(info.st_mode))
+      fail_file(path_, S_ISDIR(info.st_mode) ? "is a directory" : "is not a regular file", "; not overwritten");
+    detail::remove_abandoned(path_);
+    about_target([&] {
+      detail::Unfinished::of_process().create(path_, [&](const std::filesystem::path& name) {
+        struct stat taken {};
+        if (::lstat(name.c_str(), &taken) == 0) return false;
+        file_.emplace(File::create(name));
+        return detail::lock_unfinished(file_->descriptor(), name);
+      });
+    });
+  }
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
   ~AtomicFile() {
-    if (!committed_) ::unlink(file_.path().c_str());
+    if (committed_) return;
+    ::unlink(file_->path().c_str());
+    detail::Unfinished::of_process().forget(file_->path());
   }
 
   void write(const void* source, std::uint64_t bytes) {
-    about_target([&] { file_.write_all(source, bytes); });
+    about_target([&] { file_->write_all(source, bytes); });
   }
   void write(std::string_view bytes) { write(bytes.data(), bytes.size()); }
 
   void commit() {
     about_target([&] {
-      file_.sync();
-      file_.close();
-      detail::rename_path(file_.path(), path_);
+      file_->sync();
+      file_->close();
+      detail::Unfinished::of_process().commit(file_->path(), [&] { detail::rename_path(file_->path(), path_); });
     });
     committed_ = true;
     sync_directory(path_.parent_path());
@@ -263,12 +258,12 @@ class AtomicFile {
     try {
       step();
     } catch (const FileError& error) {
-      fail_file(path_, "not written (", error.what(), ")");
+      throw FileError(path_, join("not written (", error.what(), ")"), Exit::output);
     }
   }
 
   std::filesystem::path path_;
-  File file_;
+  std::optional<File> file_;
   bool committed_ = false;
 };
 
