@@ -48,5 +48,5 @@ expect 0 '^skipped 1 of kind routing/tomorrow' "an unknown kind"
 grep -qx "$((passed - 1)) passed, 0 failed, 1 skipped" "$scratch/out" || { echo "NOT as expected: $(tail -1 "$scratch/out")"; wrong=1; }
 
 rm -rf "$scratch/copy"
-expect 2 'cannot read' "a directory without a manifest"
+expect 1 'cannot open for reading' "a directory without a manifest"
 exit $wrong

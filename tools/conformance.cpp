@@ -3,7 +3,6 @@
 // prints a line for each case: its worst error as a part of the pass mark (above 1 fails), and the sum. Cases are run
 // in double and in float, each at its own mark. Kinds we cannot run are counted as skipped.
 #include <cstdio>
-#include <fstream>
 #include <functional>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -17,6 +16,8 @@
 #include "conformance/routing.hpp"
 #include "conformance/switch_layers.hpp"
 #include "conformance/top_k_blocks.hpp"
+#include "sparsemoe/io/options.hpp"
+#include "sparsemoe/io/run_main.hpp"
 
 namespace conformance {
 
@@ -88,12 +89,9 @@ std::string text(const char* precision, const Score& s) {
 }
 
 int run_directory(const std::filesystem::path& folder) {
-  std::ifstream in(folder / "manifest.json");
-  if (!in) {
-    std::cerr << "sparsemoe-conformance: cannot read " << (folder / "manifest.json") << "\n";
-    return 2;
-  }
-  const json manifest = json::parse(in);
+  const auto path = folder / "manifest.json";
+  const json manifest = json::parse(sparsemoe::read_file(path), nullptr, false);
+  if (manifest.is_discarded()) sparsemoe::fail_file(path, "is not valid JSON");
   int passed = 0, failed = 0, skipped = 0;
   std::map<std::string, int> unknown;
   for (const json& entry : manifest.at("cases")) {
@@ -130,17 +128,17 @@ int run_directory(const std::filesystem::path& folder) {
   return failed == 0 && passed > 0 ? 0 : 1;
 }
 
+int program(int argc, char** argv) {
+  CLI::App app("Runs this library on the golden cases of a directory and says how far it is from each",
+               "sparsemoe-conformance");
+  std::string folder;
+  app.add_option("dir", folder, "Directory with a manifest.json")->required();
+  if (const auto status = sparsemoe::parse_arguments(app, argc, argv)) return *status;
+  return run_directory(folder);
+}
+
 }  // namespace conformance
 
 int main(int argc, char** argv) {
-  if (argc != 2) {
-    std::cerr << "usage: sparsemoe-conformance DIR    (a directory with a manifest.json)\n";
-    return 2;
-  }
-  try {
-    return conformance::run_directory(argv[1]);
-  } catch (const std::exception& e) {
-    std::cerr << "sparsemoe-conformance: " << e.what() << "\n";
-    return 2;
-  }
+  return sparsemoe::run_main("sparsemoe-conformance", argc, argv, conformance::program);
 }

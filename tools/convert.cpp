@@ -3,12 +3,13 @@
 //   sparsemoe-convert flan-t5-small ours --layout sparsemoe
 //   sparsemoe-convert ours back --dtype BF16 --shard-bytes 2000000000
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <filesystem>
 #include <string>
 
 #include "sparsemoe/backend/cpu.hpp"
 #include "sparsemoe/hf/any_model.hpp"
+#include "sparsemoe/io/options.hpp"
+#include "sparsemoe/io/run_main.hpp"
 
 namespace {
 
@@ -39,8 +40,7 @@ int convert(const Options& o) {
       load_weights<Fp32, Cpu>(ctx, model.weights, o.in / own_file);
     else
       hf::load(ctx, model.weights, names, hf::Tensors(o.in));
-    std::fprintf(stderr, "%s: a %s model, %lld parameters\n", o.in.c_str(), names.family.c_str(),
-                 static_cast<long long>(model.weights.count()));
+    say(o.in.string(), ": a ", names.family, " model, ", model.weights.count(), " parameters");
     if (o.layout == "huggingface") {
       hf::Export how{o.dtype.empty() ? dtype_of_config(config) : *dtype_from_name(o.dtype), o.shard_bytes};
       hf::save(ctx, model.weights, names, config, o.out, how);
@@ -50,14 +50,12 @@ int convert(const Options& o) {
       write_json(target.path() / "config.json", config.json());
       target.commit();
     }
-    std::fprintf(stderr, "%s: written\n", o.out.c_str());
+    say(o.out.string(), ": written");
   });
   return 0;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int program(int argc, char** argv) {
   Options o;
   CLI::App app("Checkpoints from Hugging Face's names to ours and back; needs 8 bytes of memory a parameter",
                "sparsemoe-convert");
@@ -69,15 +67,10 @@ int main(int argc, char** argv) {
   app.add_option("--dtype", o.dtype, "F32, F16 or BF16 (default: torch_dtype of config.json)")
       ->check(CLI::IsMember({"F32", "F16", "BF16"}));
   app.add_option("--shard-bytes", o.shard_bytes, "Most bytes of tensors in one file")->check(CLI::PositiveNumber);
-  try {
-    app.parse(argc, argv);
-    return convert(o);
-  } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) return app.exit(e);  // --help
-    std::fprintf(stderr, "sparsemoe-convert: %s (--help lists the options)\n", e.what());
-    return 64;
-  } catch (const std::exception& e) {
-    std::fprintf(stderr, "sparsemoe-convert: %s\n", e.what());
-    return 1;
-  }
+  if (const auto status = parse_arguments(app, argc, argv)) return *status;
+  return convert(o);
 }
+
+}  // namespace
+
+int main(int argc, char** argv) { return sparsemoe::run_main("sparsemoe-convert", argc, argv, program); }

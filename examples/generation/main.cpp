@@ -5,11 +5,14 @@
 //   echo "17 4 2 1" | sparsemoe-generate --model any --ids
 // Read next: generate.hpp.
 #include <CLI/CLI.hpp>
-#include <cstdio>
 
 #include "generate.hpp"
+#include "sparsemoe/io/options.hpp"
+#include "sparsemoe/io/run_main.hpp"
 
-int main(int argc, char** argv) {
+namespace {
+
+int program(int argc, char** argv) {
   generation::GenerateOptions o;
   CLI::App app("Runs a Hugging Face checkpoint on lines of standard input", "sparsemoe-generate");
   app.add_option("--model", o.model, "Directory with config.json and model.safetensors or its shards")->required();
@@ -27,15 +30,10 @@ int main(int argc, char** argv) {
       ->check(CLI::NonNegativeNumber);
   app.add_option("--batch", o.batch, "Lines at once")->check(CLI::PositiveNumber);
   app.add_option("--threads", o.threads, "Threads; 0: all")->check(CLI::NonNegativeNumber);
-  try {
-    app.parse(argc, argv);
-    return generation::generate(o);
-  } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) return app.exit(e);
-    std::fprintf(stderr, "sparsemoe-generate: %s (--help lists the options)\n", e.what());
-    return 64;
-  } catch (const std::exception& e) {
-    std::fprintf(stderr, "sparsemoe-generate: %s\n", e.what());
-    return 1;
-  }
+  if (const auto status = sparsemoe::parse_arguments(app, argc, argv)) return *status;
+  return generation::generate(o);
 }
+
+}  // namespace
+
+int main(int argc, char** argv) { return sparsemoe::run_main("sparsemoe-generate", argc, argv, program); }

@@ -6,6 +6,7 @@
 
 #include "next_token.hpp"
 #include "sparsemoe/io/options.hpp"
+#include "sparsemoe/io/run_main.hpp"
 
 namespace {
 
@@ -91,18 +92,15 @@ int run(const Settings& s) {
   return 0;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int program(int argc, char** argv) {
   Settings settings;
   CLI::App app("sparsemoe-hash-lm: a language model with hash layers beside switch and dense ones",
                "sparsemoe-hash-lm");
-  sparsemoe::add_options(app, settings);
-  if (const auto status = sparsemoe::parse_command_line(app, argc, argv, settings)) return *status;
-  try {
-    return run(settings);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "sparsemoe-hash-lm: %s\n", error.what());
-    return 1;
-  }
+  moe::add_options(app, settings);
+  if (const auto status = moe::parse_command_line(app, argc, argv, settings)) return *status;
+  return run(settings);
 }
+
+}  // namespace
+
+int main(int argc, char** argv) { return sparsemoe::run_main("sparsemoe-hash-lm", argc, argv, program); }

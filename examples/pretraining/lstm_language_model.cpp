@@ -8,6 +8,7 @@
 
 #include "next_token.hpp"
 #include "sparsemoe/io/options.hpp"
+#include "sparsemoe/io/run_main.hpp"
 
 namespace {
 
@@ -116,18 +117,15 @@ int run(const Settings& s) {
   return 0;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int program(int argc, char** argv) {
   Settings settings;
   CLI::App app("sparsemoe-lstm-lm: LSTMs with a mixture of experts between them beside a dense layer",
                "sparsemoe-lstm-lm");
-  sparsemoe::add_options(app, settings);
-  if (const auto status = sparsemoe::parse_command_line(app, argc, argv, settings)) return *status;
-  try {
-    return run(settings);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "sparsemoe-lstm-lm: %s\n", error.what());
-    return 1;
-  }
+  moe::add_options(app, settings);
+  if (const auto status = moe::parse_command_line(app, argc, argv, settings)) return *status;
+  return run(settings);
 }
+
+}  // namespace
+
+int main(int argc, char** argv) { return sparsemoe::run_main("sparsemoe-lstm-lm", argc, argv, program); }

@@ -7,6 +7,7 @@
 
 #include "side_by_side.hpp"
 #include "sparsemoe/io/options.hpp"
+#include "sparsemoe/io/run_main.hpp"
 #include "sparsemoe/sparsemoe.hpp"
 #include "text.hpp"
 
@@ -248,18 +249,15 @@ int run(const Settings& s) {
   return 0;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int program(int argc, char** argv) {
   Settings settings;
   CLI::App app("sparsemoe-pretrain: a Switch Transformer beside a dense T5, pre-trained and fine-tuned",
                "sparsemoe-pretrain");
-  sparsemoe::add_options(app, settings);
-  if (const auto status = sparsemoe::parse_command_line(app, argc, argv, settings)) return *status;
-  try {
-    return run(settings);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "sparsemoe-pretrain: %s\n", error.what());
-    return 1;
-  }
+  moe::add_options(app, settings);
+  if (const auto status = moe::parse_command_line(app, argc, argv, settings)) return *status;
+  return run(settings);
 }
+
+}  // namespace
+
+int main(int argc, char** argv) { return sparsemoe::run_main("sparsemoe-pretrain", argc, argv, program); }

@@ -4,8 +4,6 @@
 //           echo "a small text editor" | sparsemoe-nmt translate --model run --to da
 // Read next: settings.hpp for the knobs, train.hpp for the loop, translator_of.hpp for the model behind it.
 #include <CLI/CLI.hpp>
-#include <algorithm>
-#include <cstdio>
 #include <string>
 #include <vector>
 
@@ -17,6 +15,7 @@
 #include "extract_command.hpp"
 #include "routing_command.hpp"
 #include "sparsemoe/io/options.hpp"
+#include "sparsemoe/io/run_main.hpp"
 #include "study_command.hpp"
 #include "train.hpp"
 
@@ -50,26 +49,8 @@ void add_expert_options(CLI::App* command, nmt::ExpertOptions& o) {
                     "Leave expert matrices in the checkpoint; the pages that are used are read as they are needed");
 }
 
-/// "; did you mean --heads?" for the first option on the command line that its subcommand does not have.
-std::string suggestion(CLI::App& app, int argc, char** argv) {
-  std::vector<std::string> known;
-  for (CLI::App* command : app.get_subcommands())
-    for (CLI::Option* option : command->get_options())
-      for (const auto& name : option->get_lnames()) known.push_back(name);
-  for (int i = 2; i < argc; ++i) {
-    std::string word = argv[i];
-    if (!word.starts_with("--")) continue;
-    word = word.substr(2, word.find('=') == std::string::npos ? word.npos : word.find('=') - 2);
-    if (std::find(known.begin(), known.end(), word) != known.end()) continue;
-    const std::string near = sparsemoe::closest_name(word, known);
-    return near.empty() ? "" : "; did you mean --" + near + "?";
-  }
-  return "";
-}
-
 int program(int argc, char** argv) {
   CLI::App app("sparsemoe-nmt: a mixture-of-experts translator, from text to report", "sparsemoe-nmt");
-  app.set_version_flag("--version", SPARSEMOE_VERSION);
   app.require_subcommand(1);
   nmt::add_corpus_command(app);
 
@@ -236,17 +217,7 @@ int program(int argc, char** argv) {
   report->add_option("--run", run, "Run directory")->required();
   report->add_option("--out", out, "HTML file to write")->required();
 
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::Success& help) {
-    return app.exit(help);
-  } catch (const CLI::ParseError& problem) {
-    std::string text = problem.what();
-    std::replace(text.begin(), text.end(), '\n', ' ');
-    if (dynamic_cast<const CLI::ExtrasError*>(&problem) != nullptr) text += suggestion(app, argc, argv);
-    std::fprintf(stderr, "sparsemoe-nmt: %s (--help lists the options)\n", text.c_str());
-    return 64;
-  }
+  if (const auto status = sparsemoe::parse_arguments(app, argc, argv)) return *status;
   if (train->parsed()) return nmt::TrainingRun(settings, resume).run();
   if (distill->parsed()) return nmt::DistillCommand(distill_settings, resume).run();
   if (distill_report->parsed()) return nmt::DistillReport(d).run();
@@ -263,13 +234,4 @@ int program(int argc, char** argv) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  try {
-    return program(argc, argv);
-  } catch (const std::bad_alloc&) {
-    std::fprintf(stderr, "sparsemoe-nmt: not enough memory\n");
-  } catch (const std::exception& problem) {
-    std::fprintf(stderr, "sparsemoe-nmt: %s\n", problem.what());
-  }
-  return 1;
-}
+int main(int argc, char** argv) { return sparsemoe::run_main("sparsemoe-nmt", argc, argv, program); }

@@ -5,24 +5,19 @@
 
 #include <chrono>
 #include <cmath>
-#include <csignal>
 
 #include "data.hpp"
 #include "run_files.hpp"
 #include "scoring.hpp"
 #include "sparsemoe/io/log.hpp"
 #include "sparsemoe/io/progress.hpp"
+#include "sparsemoe/io/signals.hpp"
 #include "sparsemoe/routers/hash.hpp"
 #include "training_hooks.hpp"
 
 namespace nmt {
 
-/// Set by SIGINT and SIGTERM; the loop looks at it between steps.
-inline volatile std::sig_atomic_t& stop_signal() {
-  static volatile std::sig_atomic_t signal = 0;
-  return signal;
-}
-extern "C" inline void note_stop_signal(int signal) { stop_signal() = signal; }
+using moe::stop_signal;  // the loop looks at it between steps
 
 class TrainingRun {
  public:
@@ -62,8 +57,7 @@ class TrainingRun {
 
   /// 0 when done; 128 + signal when stopped by one, with everything saved.
   int run() {
-    std::signal(SIGINT, note_stop_signal);
-    std::signal(SIGTERM, note_stop_signal);
+    const moe::StopsBetweenSteps saves_when_stopped;
     hooks_->change(train_, *tokenizer_);
     if (stop_signal() != 0) return stopped();
     make_sampler();
@@ -121,9 +115,9 @@ class TrainingRun {
   using Clock = std::chrono::steady_clock;
   static double seconds_since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
   int stopped() const {
-    std::fprintf(stderr, "stopped by signal %d after step %lld; saved, go on with --resume\n",
-                 static_cast<int>(stop_signal()), static_cast<long long>(state_.step));
-    return 128 + static_cast<int>(stop_signal());
+    std::fprintf(stderr, "stopped by signal %d after step %lld; saved, go on with --resume\n", stop_signal(),
+                 static_cast<long long>(state_.step));
+    return 128 + stop_signal();
   }
   bool out_of_time() const { return s_.minutes > 0 && state_.seconds >= 60 * s_.minutes; }
 

@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "languages.hpp"
+#include "sparsemoe/io/signals.hpp"
 
 namespace nmt {
 
@@ -65,8 +66,9 @@ inline std::string run_program(const std::vector<std::string>& command) {
   std::vector<char*> argv;
   for (const auto& word : command) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);
-  const pid_t child = ::fork();
+  const pid_t self = ::getpid(), child = ::fork();
   if (child == 0) {  // only async-signal-safe calls from here to exec
+    sparsemoe::prepare_child(self);
     const int null = ::open("/dev/null", O_RDONLY);
     if (null >= 0) ::dup2(null, 0);
     ::dup2(out[1], 1);
@@ -77,6 +79,7 @@ inline std::string run_program(const std::vector<std::string>& command) {
     ::_exit(127);
   }
   const int fork_errno = errno;
+  const sparsemoe::ChildGuard guard(child);
   ::close(out[1]);
   ::close(err[1]);
   std::string text[2];

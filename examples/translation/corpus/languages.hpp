@@ -7,12 +7,12 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdio>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "sparsemoe/error.hpp"
+#include "sparsemoe/io/terminal.hpp"
 #include "sparsemoe/text/utf8.hpp"
 
 namespace nmt {
@@ -120,7 +120,7 @@ inline double stable_uniform(std::string_view text, std::uint64_t seed) {
 /// One progress line on standard error.
 template <class... Parts>
 void say(const Parts&... parts) {
-  std::fputs((sparsemoe::join(parts...) + "\n").c_str(), stderr);
+  sparsemoe::say(parts...);
 }
 
 }  // namespace nmt

@@ -5,13 +5,16 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstdio>
 #include <filesystem>
 #include <optional>
+#include <sstream>
 #include <string>
 #include <type_traits>
 #include <vector>
 
 #include "sparsemoe/io/json_config.hpp"
+#include "sparsemoe/io/terminal.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
@@ -58,20 +61,6 @@ void add_fields(CLI::App& app, T& config, const std::string& prefix) {
   });
 }
 
-template <Configurable T>
-std::vector<std::string> option_names(T& config, const std::string& prefix = "") {
-  std::vector<std::string> names;
-  config.visit([&](const char* field_name, auto& field, const char*) {
-    const std::string name = option_name(prefix, field_name);
-    if constexpr (Configurable<std::remove_reference_t<decltype(field)>>) {
-      for (std::string& inner : option_names(field, name + "-")) names.push_back(std::move(inner));
-    } else {
-      names.push_back(name);
-    }
-  });
-  return names;
-}
-
 }  // namespace detail
 
 /// Adds `--name-with-dashes` for every field (bool: also --no-name) and `--config FILE`. `config` must outlive `app`.
@@ -88,32 +77,76 @@ void add_options(CLI::App& app, T& config) {
   detail::add_fields(app, config, "");
 }
 
-/// Parses the command line into `config` and runs its check(). Call add_options first. Returns nothing to go on, or the
-/// exit status to leave main with: 0 after --help, 64 after one sentence on standard error about what was wrong.
+namespace detail {
+
+/// Names of the options of `app` and, where the command line chose one, of its command.
+inline std::vector<std::string> known_options(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options())
+    for (const std::string& name : option->get_lnames()) names.push_back(name);
+  for (const CLI::App* command : app.get_subcommands())
+    for (std::string& name : known_options(*command)) names.push_back(std::move(name));
+  return names;
+}
+
+/// "unknown option --hed; did you mean --head?" for the first word that the parser did not take, or "".
+inline std::string unknown_word(const CLI::App& app) {
+  const std::vector<std::string> left = app.remaining(true);
+  for (const std::string& word : left) {
+    if (!word.starts_with("--") || word.size() == 2) continue;
+    const std::string name = word.substr(2, word.find('=') == std::string::npos ? word.npos : word.find('=') - 2);
+    const std::string near = closest_name(name, known_options(app));
+    return "unknown option --" + name + (near.empty() ? "" : "; did you mean --" + near + "?");
+  }
+  const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
+  if (left.empty() || commands.empty() || !app.get_subcommands().empty()) return "";
+  std::vector<std::string> names;
+  for (const CLI::App* command : commands) names.push_back(command->get_name());
+  const std::string near = closest_name(left.front(), names);
+  return "no command '" + left.front() + "'" + (near.empty() ? "" : "; did you mean " + near + "?");
+}
+
+}  // namespace detail
+
+/// Parses the command line; adds --version. Returns nothing to go on, or the status to leave main with: 0 after --help
+/// and --version, 64 after one sentence on standard error. What callbacks of options throw beside CLI's own passes.
+inline std::optional<int> parse_arguments(CLI::App& app, int argc, const char* const* argv) {
+  if (app.get_version_ptr() == nullptr) app.set_version_flag("--version", app.get_name() + " " + SPARSEMOE_VERSION);
+  std::string sentence;
+  try {
+    app.parse(argc, argv);
+    return std::nullopt;
+  } catch (const CLI::Success& wanted) {
+    std::ostringstream out;
+    const int status = app.exit(wanted, out, out);
+    std::fputs(printable(out.str(), Lines::keep).c_str(), stdout);  // defaults may come from a file
+    return status;
+  } catch (const CLI::ExtrasError& error) {
+    sentence = detail::unknown_word(app);
+    if (sentence.empty()) sentence = error.what();
+  } catch (const CLI::RequiredError& error) {
+    sentence = detail::unknown_word(app);
+    if (sentence.empty()) sentence = error.what();
+  } catch (const CLI::ParseError& error) {
+    sentence = error.what();
+  }
+  std::replace(sentence.begin(), sentence.end(), '\n', ' ');
+  say(app.get_name(), ": ", sentence, " (--help lists the options)");
+  return static_cast<int>(Exit::usage);
+}
+
+/// Parses the command line into `config` and runs its check(). Call add_options first. Returns as parse_arguments; 64
+/// also for a config file or a value that does not hold.
 template <Configurable T>
 std::optional<int> parse_command_line(CLI::App& app, int argc, const char* const* argv, T& config) {
   try {
-    app.parse(argc, argv);
+    if (const auto status = parse_arguments(app, argc, argv)) return status;
     check_config(config);
     return std::nullopt;
-  } catch (const CLI::Success& help) {
-    return app.exit(help);
-  } catch (const CLI::ExtrasError& error) {
-    std::string text = error.what();
-    for (const std::string& word : app.remaining()) {
-      if (!word.starts_with("--")) continue;
-      const std::string name = word.substr(2, word.find('=') == std::string::npos ? word.npos : word.find('=') - 2);
-      const std::string near = closest_name(name, detail::option_names(config));
-      text = "unknown option --" + name + (near.empty() ? "" : "; did you mean --" + near + "?");
-      break;
-    }
-    std::fprintf(stderr, "%s (--help lists the options)\n", text.c_str());
-  } catch (const CLI::ParseError& error) {
-    std::fprintf(stderr, "%s\n", error.what());
   } catch (const Error& error) {
-    std::fprintf(stderr, "%s\n", error.what());
+    say(app.get_name(), ": ", error.what());
   }
-  return 64;
+  return static_cast<int>(Exit::usage);
 }
 
 }  // namespace sparsemoe::inline SPARSEMOE_ABI
