@@ -102,6 +102,27 @@ TEST_CASE("decays end at the floor, and warm-ups start at zero") {
   CHECK(Schedule{.peak = 0.25}.at(0) == 0.25);
 }
 
+TEST_CASE("warm-up, stable, decay goes from the floor to the peak and back, by the shapes it is given") {
+  Schedule s{.kind = Kind::stable_decay, .peak = 2, .warmup = 4, .total = 20, .floor = 0.5, .hold = 8};
+  using Shape = Schedule::Shape;
+  CHECK(s.at(0) == 0.5);
+  CHECK(s.at(2) == doctest::Approx(1.25));
+  CHECK(s.at(4) == 2);
+  CHECK(s.at(11) == 2);
+  CHECK(s.at(16) == doctest::Approx(1.25));  // half a period of the cosine
+  CHECK(s.at(20) == 0.5);
+  CHECK(s.at(1000) == 0.5);
+  s.rise = Shape::cosine, s.fall = Shape::linear;
+  CHECK(s.at(1) == doctest::Approx(0.5 + 1.5 * 0.5 * (1 - std::cos(3.14159265358979 / 4))));
+  CHECK(s.at(14) == doctest::Approx(0.5 + 1.5 * 0.75));
+  s.rise = Shape::one_minus_sqrt, s.fall = Shape::one_minus_sqrt;
+  CHECK(s.at(3) == doctest::Approx(0.5 + 1.5 * 0.5));
+  CHECK(s.at(14) == doctest::Approx(0.5 + 1.5 * 0.5));
+  s.total = 11;
+  CHECK_THROWS_WITH_AS(s.check(), "schedule: stable_decay needs a total of at least warmup and hold (12), not 11",
+                       Error);
+}
+
 TEST_CASE("numbers that make no sense are refused in words") {
   const auto message = [](const Schedule& s) -> std::string {
     try {
@@ -120,12 +141,12 @@ TEST_CASE("numbers that make no sense are refused in words") {
   CHECK(message({.kind = Kind::transformer, .warmup = 5}) == "schedule: transformer needs the model's width, not 0");
   CHECK(message({.kind = Kind::sqrt_decay}) == "schedule: sqrt_decay needs a warmup above 0");
   CHECK(message({.kind = Kind::linear, .total = 5, .hold = 1}) ==
-        "schedule: hold is for inverse_sqrt and not negative, but is 1 with linear");
+        "schedule: hold is for inverse_sqrt and stable_decay, and not negative, but is 1 with linear");
   CHECK(schedule_kind("linear") == Kind::linear);
   CHECK(schedule_kind("rsqrt") == Kind::sqrt_decay);
   CHECK_THROWS_WITH_AS(schedule_kind("step"),
                        "schedule: there is no kind \"step\"; choose one of constant, linear, cosine, cosine_restarts, "
-                       "polynomial, inverse_sqrt, transformer, sqrt_decay",
+                       "polynomial, inverse_sqrt, transformer, sqrt_decay, stable_decay",
                        Error);
 }
 

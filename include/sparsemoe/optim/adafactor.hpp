@@ -286,10 +286,9 @@ class Adafactor {
     }
     void check() const {
       require(clip_threshold > 0, "adafactor: clip_threshold must be positive, not ", clip_threshold);
-      require(decay_rate < 0, "adafactor: decay_rate must be negative, not ", decay_rate);
+      require(decay_rate <= 0, "adafactor: decay_rate must not be positive, but is ", decay_rate);
       require(beta1 >= 0 && beta1 < 1, "adafactor: beta1 must be in [0, 1), not ", beta1);
-      require(eps1 > 0 && eps2 >= 0, "adafactor: eps1 must be positive and eps2 not negative, not ", eps1, " and ",
-              eps2);
+      require(eps1 >= 0 && eps2 >= 0, "adafactor: eps1 and eps2 must not be negative, but are ", eps1, " and ", eps2);
       require(weight_decay >= 0, "adafactor: weight_decay must not be negative, but is ", weight_decay);
       require(min_factored >= 1, "adafactor: min_factored must be at least 1, not ", min_factored);
       require(relative_step || !warmup_init, "adafactor: warmup_init needs relative_step");

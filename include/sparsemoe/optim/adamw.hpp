@@ -15,6 +15,12 @@ enum class Decay { before, after, l2 };
 
 constexpr std::array<std::string_view, 3> field_names(Decay) { return {"before", "after", "l2"}; }
 
+/// What eps is added to with correct_bias: the root of the corrected second moment (torch), or that of the moment as it
+/// is kept, in the order of Kingma & Ba's section 2 (Hugging Face's AdamW).
+enum class EpsAddedTo { corrected, kept };
+
+constexpr std::array<std::string_view, 2> field_names(EpsAddedTo) { return {"corrected", "kept"}; }
+
 /// theta -= rate m / (sqrt(v) * inverse_root + eps), with theta *= before and theta *= after on either side.
 template <class P, bool Max>
 struct AdamBlock {
@@ -68,6 +74,8 @@ class AdamW {
     Decay decay = Decay::before;
     bool correct_bias = true;
     bool amsgrad = false;
+    bool maximize = false;
+    EpsAddedTo eps_added_to = EpsAddedTo::corrected;
     bool decay_vectors = true;  // false: biases and norm scales (rank 1) are not decayed
 
     template <class F>
@@ -79,6 +87,8 @@ class AdamW {
       f("decay", decay, "decay before or after the update, or as an l2 penalty");
       f("correct_bias", correct_bias, "divide the moments by 1 - beta^step");
       f("amsgrad", amsgrad, "use the largest second moment so far");
+      f("maximize", maximize, "go up the gradient instead of down");
+      f("eps_added_to", eps_added_to, "add eps to the root of the corrected or of the kept second moment");
       f("decay_vectors", decay_vectors, "decay biases and norm scales too");
     }
     void check() const {
@@ -121,15 +131,17 @@ class AdamW {
     const double t = static_cast<double>(step);
     const double correct1 = c.correct_bias ? 1 - std::pow(c.beta1, t) : 1;
     const double correct2 = c.correct_bias ? 1 - std::pow(c.beta2, t) : 1;
-    const double shrink = 1 - learning_rate * c.weight_decay;
+    const double shrink = 1 - learning_rate * c.weight_decay, sign = c.maximize ? -1 : 1;
+    const bool kept = c.eps_added_to == EpsAddedTo::kept;
+    const double rate = kept ? learning_rate * std::sqrt(correct2) / correct1 : learning_rate / correct1;
     B::for_each_row(
         ctx, plan_.block_count(),
         AdamBlock<P, Max>{plan_.block_data(), plan_.item_data(), master, first_.template as<Master>(),
                           second_.template as<Master>(), largest_.template as<Master>(), gradient,
-                          detail::separate_weights(weights, master), Master(gradient_scale), Master(c.beta1),
-                          Master(c.beta2), Master(1 - c.beta1), Master(1 - c.beta2), Master(learning_rate / correct1),
-                          Master(1 / std::sqrt(correct2)), Master(c.eps), Master(c.decay == Decay::before ? shrink : 1),
-                          Master(c.decay == Decay::after ? shrink : 1),
+                          detail::separate_weights(weights, master), Master(sign * gradient_scale), Master(c.beta1),
+                          Master(c.beta2), Master(1 - c.beta1), Master(1 - c.beta2), Master(rate),
+                          Master(kept ? 1 : 1 / std::sqrt(correct2)), Master(c.eps),
+                          Master(c.decay == Decay::before ? shrink : 1), Master(c.decay == Decay::after ? shrink : 1),
                           Master(c.decay == Decay::l2 ? c.weight_decay : 0)},
         plan_.work_per_block());
   }
