@@ -138,7 +138,7 @@ double divisor(const SearchOptions& o, double n) {
   return o.length_norm == LengthNorm::power ? std::pow(n, o.length_penalty) : std::pow((5 + n) / 6, o.length_penalty);
 }
 
-/// BeamSearchScorer written down with lists, one sentence, no cache.
+/// transformers' _beam_search written down with lists, one sentence, no cache; one beam is greedy.
 std::vector<Hypothesis> slow_search(Slow& m, index_t s, const SearchOptions& o) {
   struct Beam {
     Ids tokens;
@@ -146,6 +146,8 @@ std::vector<Hypothesis> slow_search(Slow& m, index_t s, const SearchOptions& o) 
   };
   std::vector<Beam> beams = {{{}, 0}};
   std::vector<Hypothesis> found;
+  const auto ends = o.ends();
+  const auto is_end = [&](std::int32_t id) { return std::find(ends.begin(), ends.end(), id) != ends.end(); };
   const auto by_score = [](const Hypothesis& a, const Hypothesis& b) { return a.score > b.score; };
   const auto add = [&](const Ids& tokens, double total, index_t n, bool ended) {
     found.push_back({tokens, total / divisor(o, static_cast<double>(n)), ended});
@@ -163,32 +165,31 @@ std::vector<Hypothesis> slow_search(Slow& m, index_t s, const SearchOptions& o) 
         if (forced && id != o.first) continue;
         Ids next = b.tokens;
         next.push_back(id);
-        if (!forced && (repeats(next, o.no_repeat_ngram) || (id == end_id && n <= o.min_length))) continue;
+        if (!forced && (repeats(next, o.no_repeat_ngram) || (is_end(id) && n <= o.min_length))) continue;
         candidates.push_back({next, b.total + (forced ? 0 : p[static_cast<std::size_t>(id)])});
       }
     }
     std::stable_sort(candidates.begin(), candidates.end(),
                      [](const Beam& a, const Beam& b) { return a.total > b.total; });
-    if (static_cast<index_t>(candidates.size()) > 2 * o.beams) candidates.resize(static_cast<std::size_t>(2 * o.beams));
     if (candidates.empty()) {
-      for (const Beam& b : beams) add(b.tokens, b.total, std::max<index_t>(1, n - 1), false);
+      for (const Beam& b : beams) add(b.tokens, b.total, n - 1, false);
       break;
     }
     beams.clear();
-    for (std::size_t rank = 0; rank < candidates.size() && static_cast<index_t>(beams.size()) < o.beams; ++rank) {
+    for (std::size_t rank = 0; rank < candidates.size(); ++rank) {
       const Beam& c = candidates[rank];
-      if (c.tokens.back() != end_id)
-        beams.push_back(c);
-      else if (static_cast<index_t>(rank) < o.beams)
-        add(Ids(c.tokens.begin(), c.tokens.end() - 1), c.total, n, true);
+      const bool end = is_end(c.tokens.back());
+      if (rank < static_cast<std::size_t>(o.beams) && (end || n == o.max_length))
+        add(end ? Ids(c.tokens.begin(), c.tokens.end() - 1) : c.tokens, c.total, n, end);
+      if (!end && static_cast<index_t>(beams.size()) < o.beams) beams.push_back(c);
     }
-    const bool longest = o.stopping == Stopping::none_can && o.length_penalty > 0;
-    if (static_cast<index_t>(found.size()) == o.beams)
-      done = o.stopping == Stopping::first_found ||
-             found.back().score >= candidates[0].total / divisor(o, static_cast<double>(longest ? o.max_length : n));
-    if (!done && n == o.max_length)
-      for (const Beam& b : beams) add(b.tokens, b.total, n, false);
-    done = done || beams.empty();
+    done = beams.empty() || n == o.max_length;
+    if (!done && static_cast<index_t>(found.size()) == o.beams) {
+      const bool longest = o.stopping == Stopping::none_can && o.length_penalty > 0;
+      const double reached = static_cast<double>(longest ? o.max_length : n);
+      done = o.beams == 1 || o.stopping == Stopping::first_found ||
+             found.back().score >= beams[0].total / divisor(o, reached);
+    }
   }
   if (static_cast<index_t>(found.size()) > o.nbest) found.resize(static_cast<std::size_t>(o.nbest));
   return found;
@@ -215,6 +216,7 @@ void check_against_slow(Slow& m, const SearchOptions& o, Seen& seen) {
       if (o.first >= 0) CHECK(got[i].tokens.front() == o.first);
       if (i == 0) continue;
       CHECK(got[i].score <= got[i - 1].score);  // sorted, and nothing twice
+      if (!o.other_ends.empty()) continue;  // a text with one end and the same with another
       for (std::size_t j = 0; j < i; ++j) CHECK((got[i].tokens != got[j].tokens || got[i].ended != got[j].ended));
     }
   }
@@ -237,6 +239,21 @@ TEST_CASE("search equals a slow search by full forward passes") {
       }
   CHECK(seen.ended > 50);  // all kinds of outputs were there
   CHECK(seen.cut > 50);
+  CHECK(seen.early > 20);
+}
+TEST_CASE("several ends hold in the same comparison") {
+  Slow m(5);
+  Seen seen;
+  for (const index_t beams : {1, 2, 4})
+    for (const Stopping stopping : {Stopping::no_better, Stopping::first_found, Stopping::none_can}) {
+      CAPTURE(beams);
+      SearchOptions o = options_of(beams, beams, 7);
+      o.other_ends = {0, 7, 0};
+      o.stopping = stopping;
+      o.length_penalty = 0.5;
+      check_against_slow(m, o, seen);
+    }
+  CHECK(seen.ended > 20);
   CHECK(seen.early > 20);
 }
 TEST_CASE("no-repeat n-grams, a forced first token, and GNMT's length norm hold in the same comparison") {
@@ -356,7 +373,7 @@ TEST_CASE("what makes no sense is refused in a sentence, and leaves the context 
   m.ctx.training = false;
   CHECK(search(m.ctx, m.model, m.solo, Tokens{}, options_of(2, 1, 4)).empty());
 }
-TEST_CASE("a model that gives NaN gives empty outputs that did not end") {
+TEST_CASE("a model that gives NaN is an error that names the sentence") {
   EncoderDecoderConfig config = search_config();
   config.output_scale = std::numeric_limits<double>::quiet_NaN();
   Cpu::Context ctx(1);
@@ -364,13 +381,12 @@ TEST_CASE("a model that gives NaN gives empty outputs that did not end") {
   model.weights.initialise(ctx, 1);
   Solo solo;
   const CopyBatch batch(3, 7, vocabulary, 1);
-  const SearchResult result = search(ctx, model, solo, batch.source_tokens(), options_of(2, 2, 5));
-  REQUIRE(result.size() == 3);
-  for (const auto& r : result) {
-    REQUIRE(r.size() == 1);
-    CHECK(r[0].tokens.empty());
-    CHECK_FALSE(r[0].ended);
-  }
+  CHECK_THROWS_WITH_AS(
+      search(ctx, model, solo, batch.source_tokens(), options_of(2, 2, 5)),
+      "search: sentence 1: the model's scores are not finite (NaN or infinity); are its weights finite?", NoAnswer);
+  SearchOptions o = options_of(2, 2, 5);  // unless they are to be taken for numbers
+  o.rules.remove_invalid = true;
+  CHECK(search(ctx, model, solo, batch.source_tokens(), o)[0].size() == 2);
 }
 
 }  // namespace

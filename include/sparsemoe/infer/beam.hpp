@@ -1,6 +1,7 @@
 // infer/beam.hpp -- the bookkeeping of beam search on the host: which beams go on, which outputs are kept, when a
 // sentence is done. No model in here: candidates come in, rows to go on from come out. The rules are those of Hugging
-// Face's generate() (transformers 4.38, BeamSearchScorer): its outputs can be compared. Read next: infer/search.hpp.
+// Face's generate() (transformers 4.57 and 5.24, _beam_search and _sample): its outputs can be compared. Read next:
+// infer/search.hpp.
 #pragma once
 
 #include <algorithm>
@@ -11,75 +12,17 @@
 
 #include "sparsemoe/error.hpp"
 #include "sparsemoe/infer/ngram.hpp"
+#include "sparsemoe/infer/search_options.hpp"
+#include "sparsemoe/infer/utf8_mask.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
-
-/// What the summed log-probability of n tokens (the end included) is divided by, with a = length_penalty:
-/// power: n^a, as Hugging Face; gnmt: ((5 + n) / 6)^a, Wu et al. 2016, equation 14. a = 0: nothing.
-enum class LengthNorm { power, gnmt };
-
-/// When a sentence with `beams` finished outputs is done. no_better: when the best candidate, normalised at its present
-/// length, is not above the worst finished output (Hugging Face's early_stopping=False; outputs that grow better with
-/// length can be missed). first_found: at once (early_stopping=True). none_can: when no length that may still be
-/// reached makes the best candidate better (early_stopping="never"; the same as no_better without a positive length
-/// penalty).
-enum class Stopping { no_better, first_found, none_can };
-
-/// Whether rows of finished sentences leave the batch or are carried along as padding; results are the same.
-enum class FinishedRows { leave, stay };
-
-struct SearchOptions {
-  static constexpr index_t most_beams = 64;
-  std::int32_t begin = 1, end = 2;
-  std::int32_t first = -1;           // the first token generated, with probability 1; -1: the model's choice
-  index_t beams = 1;                 // 1: greedy search
-  index_t nbest = 1;                 // outputs a sentence, at most `beams`
-  index_t max_length = 128;          // most tokens generated for an output, the end included
-  index_t min_length = 0;            // tokens generated before the end may come
-  const index_t* lengths = nullptr;  // (sentences) on the host, read at the start: each one's own, at most max_length
-  double length_penalty = 1;
-  LengthNorm length_norm = LengthNorm::power;
-  Stopping stopping = Stopping::no_better;
-  index_t no_repeat_ngram = 0;  // no n-gram of this length twice in an output, the begin token counted; 0: any
-  FinishedRows finished = FinishedRows::leave;
-  const std::uint8_t* banned = nullptr;  // (V) ids never produced, in the backend's memory; the others gain nothing
-
-  /// Throws Error for what makes no sense. Ids must be below `vocabulary`.
-  void check(index_t vocabulary) const {
-    require(beams >= 1 && beams <= most_beams, "search: beams must be between 1 and ", most_beams, "; got ", beams);
-    require(nbest >= 1 && nbest <= beams, "search: nbest must be between 1 and the ", beams, " beams; got ", nbest);
-    require(max_length >= 1, "search: max_length must be at least 1; got ", max_length);
-    require(no_repeat_ngram >= 0 && min_length >= 0,
-            "search: no_repeat_ngram and min_length must not be negative; got ", no_repeat_ngram, " and ", min_length);
-    require(std::isfinite(length_penalty), "search: length_penalty must be finite; got ", length_penalty);
-    require(begin >= 0 && begin < vocabulary && end >= 0 && end < vocabulary && first < vocabulary,
-            "search: begin, end and first must be ids below ", vocabulary, "; got ", begin, ", ", end, " and ", first);
-  }
-  /// Whether some rows may not go on with some ids.
-  bool excludes() const { return no_repeat_ngram > 0 || min_length > 0; }
-  /// The score of n generated tokens whose log-probabilities sum to `total`.
-  double score(double total, index_t n) const {
-    if (length_penalty == 0) return total;
-    const double length = static_cast<double>(n);
-    return total / std::pow(length_norm == LengthNorm::power ? length : (5 + length) / 6, length_penalty);
-  }
-};
-
-/// One output: tokens without begin and end, and whether it ended by itself or was cut at max_length.
-struct Hypothesis {
-  std::vector<std::int32_t> tokens;
-  double score = 0;  // SearchOptions::score
-  bool ended = false;
-};
-/// (sentence, rank), best first; at least one, and fewer than nbest only where there were no more to find.
-using SearchResult = std::vector<std::vector<Hypothesis>>;
 
 /// The beams of a batch. Rows: `beams` for each sentence that is still in the batch, in the order of sentences. All
 /// room is made by the constructor; a step allocates nothing.
 class Beams {
  public:
   Beams(const SearchOptions& options, index_t sentences)
-      : o_(options), k_(options.beams), kept_(at(sentences)), sentence_(at(sentences)) {
+      : o_(options), ends_(options.ends()), k_(options.beams), kept_(at(sentences)), sentence_(at(sentences)) {
     for (index_t s = 0; s < sentences; ++s)
       kept_[at(s)].most = o_.lengths != nullptr ? std::clamp<index_t>(o_.lengths[s], 1, o_.max_length) : o_.max_length;
     const std::size_t rows = at(sentences * k_);
@@ -87,7 +30,7 @@ class Beams {
     for (auto* v : {&total_, &next_total_}) v->assign(rows, dead);
     for (std::size_t r = 0; r < rows; r += at(k_)) total_[r] = 0;  // the beams of a sentence are equal: one goes on
     for (auto* v : {&history_, &next_history_}) v->assign(rows * at(stride()), o_.begin);
-    candidates_.reserve(at(2 * k_ * k_));
+    candidates_.reserve(at(k_ * width()) + o_.rules.forced_last.size() * at(k_));
     for (auto& k : kept_) {
       k.tokens.resize(at((k_ + 1) * o_.max_length));
       k.items.reserve(at(k_ + 1));
@@ -96,17 +39,23 @@ class Beams {
     parents_.resize(rows);
   }
 
-  /// Before the first step: sentence s begins with these tokens, at least one, in place of SearchOptions::begin. Its
-  /// n-grams count theirs.
+  /// Before the first step: sentence s begins with these tokens, at least one, in place of SearchOptions::begin. They
+  /// are part of the text that rules look at.
   void begin_with(index_t s, const std::int32_t* tokens, index_t count) {
     for (index_t r = s * k_; r < (s + 1) * k_; ++r) history_[at(r * stride())] = tokens[count - 1];
-    if (o_.no_repeat_ngram == 0) return;
+    kept_[at(s)].begun = count;
+    if (o_.no_repeat_ngram == 0 && !o_.rules.reads_text()) return;
     prompt_.resize(kept_.size());
     prompt_[at(s)].assign(tokens, tokens + count - 1);
     text_.resize(std::max(text_.size(), at(count + stride())));
   }
-  /// Candidates of a row that advance() looks at: enough for `beams` of them not to be the end.
-  int width() const { return static_cast<int>(2 * k_); }
+  /// Before the first step: what the rules take for the source of sentence s.
+  void source_of(index_t s, std::vector<std::int32_t> tokens) {
+    source_.resize(kept_.size());
+    source_[at(s)] = std::move(tokens);
+  }
+  /// Candidates of a row that advance() looks at: enough for `beams` of them not to be an end.
+  int width() const { return static_cast<int>(k_ + std::max<index_t>(k_, static_cast<index_t>(ends_.size()))); }
   index_t rows() const { return static_cast<index_t>(sentence_.size()) * k_; }
   /// Tokens generated so far.
   index_t length() const { return length_; }
@@ -121,19 +70,43 @@ class Beams {
   const std::vector<std::int32_t>& parents() const { return parents_; }
   bool moved() const { return moved_; }
 
-  /// Calls exclude(row, id) for every id that would repeat an n-gram, and for an end that comes too early.
-  template <class Exclude>
-  void excluded(const Exclude& exclude) const {
-    if (!o_.excludes()) return;
+  /// Whether edits() can have any.
+  bool edits_scores() const {
+    return o_.no_repeat_ngram > 0 || o_.min_length > 0 || o_.rules.reads_text() || o_.rules.reads_source() ||
+           o_.rules.rescores() || o_.rules.min_total > 0 || o_.rules.most_edits() > 0;
+  }
+  /// What the rules change in the scores of the next step.
+  void edits(ScoreEdits& out) const {
+    out.clear();
+    if (!edits_scores()) return;
     for (index_t r = 0; r < rows(); ++r) {
       if (!alive(r)) continue;
+      const auto s = at(sentence(r));
       const auto [text, length] = text_of(r);
-      repeated_ngrams(text, length, o_.no_repeat_ngram, [&](std::int32_t id) { exclude(r, id); });
-      if (length_ < o_.min_length) exclude(r, o_.end);
+      repeated_ngrams(text, length, o_.no_repeat_ngram, [&](std::int32_t id) { out.add(ScoreEdits::exclude, r, id); });
+      const index_t total = kept_[s].begun + length_;
+      if (length_ < o_.min_length)
+        for (const std::int32_t end : ends_) out.add(ScoreEdits::exclude, r, end);
+      edit_row(o_.rules, ends_,
+               {r, length_, text, prompt_.empty() ? total : length, source_.empty() ? nullptr : &source_[s]}, scratch_,
+               out);
+      if (length_ == (first_of(s) >= 0 ? 1 : 0))
+        for (const std::int32_t id : o_.rules.suppressed_first) out.add(ScoreEdits::suppress, r, id);
+    }
+  }
+  /// Whether rows are masked so that bytes keep to UTF-8; the mask (rows, 257) of MaskBytesRow.
+  bool masks_bytes() const { return o_.bytes != nullptr; }
+  void allowed_bytes(std::uint8_t* allowed) const {
+    for (index_t r = 0; r < rows(); ++r) {
+      const Utf8Pending pending = Utf8Pending::after(history(r) + 1, length_, o_.bytes);
+      std::uint8_t* row = allowed + r * 257;
+      for (unsigned byte = 0; byte < 256; ++byte) row[byte] = pending.allows(byte) ? 1 : 0;
+      row[256] = pending.count == 0 ? 1 : 0;
     }
   }
 
-  /// One step: ids and logits (rows, width()), best first and id -1 for none; lse (rows), their normalisers.
+  /// One step: ids and logits (rows, width()), best first and id -1 for none; lse (rows), their normalisers. Throws
+  /// NoAnswer for a sentence whose first token may be none.
   template <class C>
   void advance(const std::int32_t* ids, const C* logits, const C* lse) {
     const index_t groups = static_cast<index_t>(sentence_.size());
@@ -186,7 +159,8 @@ class Beams {
     std::vector<std::int32_t> tokens;  // (beams + 1, max_length)
     std::vector<Kept> items;           // in the order they were found
     std::vector<index_t> free;
-    index_t most = 0;  // tokens generated at most
+    index_t most = 0;   // tokens generated at most
+    index_t begun = 1;  // tokens before the first generated: the prompt, or the begin token
     double worst() const {
       double w = std::numeric_limits<double>::infinity();
       for (const Kept& k : items) w = std::min(w, k.score);
@@ -195,6 +169,9 @@ class Beams {
   };
 
   static std::size_t at(index_t i) { return static_cast<std::size_t>(i); }
+  bool is_end(std::int32_t id) const { return std::find(ends_.begin(), ends_.end(), id) != ends_.end(); }
+  /// The first token of a sentence, if it must be one: where a prompt goes on, none must.
+  std::int32_t first_of(std::size_t s) const { return kept_[s].begun == 1 ? o_.first : -1; }
   index_t stride() const { return o_.max_length + 1; }  // of the histories: begin, and what was generated
   const std::int32_t* history(index_t row) const { return history_.data() + row * stride(); }
   /// What a row's n-grams are of: its history, behind the rest of its prompt if there is one.
@@ -210,10 +187,18 @@ class Beams {
   template <class C>
   void collect(index_t g, const std::int32_t* ids, const C* logits, const C* lse) {
     candidates_.clear();
+    const std::size_t s = at(sentence_[at(g)]);
+    const std::int32_t first = length_ == 1 ? first_of(s) : -1;
+    const auto& last = o_.rules.forced_last;
     for (index_t r = g * k_; r < (g + 1) * k_; ++r) {
       if (!alive(r)) continue;
-      if (length_ == 1 && o_.first >= 0) {
-        candidates_.push_back({total_[at(r)], r, o_.first});
+      if (length_ == kept_[s].most && !last.empty()) {
+        const double shared = o_.rules.renormalise ? std::log(static_cast<double>(last.size())) : 0;
+        for (const std::int32_t id : last) force(r, id, total_[at(r)] - shared);
+        continue;
+      }
+      if (first >= 0) {
+        force(r, first, total_[at(r)]);
         continue;
       }
       for (index_t c = r * width(); c < (r + 1) * width() && ids[c] >= 0; ++c) {
@@ -224,43 +209,50 @@ class Beams {
     const auto better = [](const Candidate& a, const Candidate& b) {
       return a.total != b.total ? a.total > b.total : a.row != b.row ? a.row < b.row : a.id < b.id;
     };
-    const std::size_t most = std::min(candidates_.size(), at(width()));
+    const auto ends = std::max<std::size_t>(1, ends_.size());
+    const std::size_t most = std::min(candidates_.size(), at(k_) * (1 + ends));
     const auto end = candidates_.begin() + static_cast<std::ptrdiff_t>(most);
     std::partial_sort(candidates_.begin(), end, candidates_.end(), better);
     candidates_.resize(most);
+  }
+  void force(index_t row, std::int32_t id, double total) {
+    const auto& never = o_.rules.suppressed;
+    if (std::find(never.begin(), never.end(), id) == never.end()) candidates_.push_back({total, row, id});
   }
 
   /// Fills rows of group `to` with what goes on of group g. True if the sentence is done.
   bool choose(index_t g, index_t to) {
     KeptList& kept = kept_[at(sentence_[at(g)])];
     const index_t first = to * k_;
+    const bool last = length_ == kept.most;
     index_t filled = 0;
+    bool ended = false;
     for (std::size_t rank = 0; rank < candidates_.size() && filled < k_; ++rank) {
       const Candidate& c = candidates_[rank];
-      if (c.id == o_.end) {
-        // An end beyond the best `beams` would crowd out what goes on and is better.
-        if (rank < at(k_)) keep(kept, history(c.row), length_ - 1, o_.score(c.total, length_), true);
-        continue;
+      const bool end = is_end(c.id);
+      // What ends beyond the best `beams` would crowd out what goes on and is better.
+      if ((end || last) && rank < at(k_)) {
+        keep(kept, {history(c.row), length_ - 1, end ? -1 : c.id}, o_.score(c.total, length_), end);
+        ended = ended || end;
       }
-      put(first + filled++, c.row, c.total, c.id);
+      if (!end) put(first + filled++, c.row, c.total, c.id);
     }
-    for (index_t r = first + filled; r < first + k_; ++r) put(r, g * k_, dead, o_.end);
+    for (index_t r = first + filled; r < first + k_; ++r) put(r, g * k_, dead, filler());
     if (candidates_.empty()) {  // nothing may follow: what there is, is cut here
       const index_t n = length_ - 1;
+      if (n == 0) throw NoAnswer(sentence_[at(g)], "every token is excluded from coming first");
       for (index_t r = g * k_; r < (g + 1) * k_; ++r)
-        if (alive(r)) keep(kept, history(r), n, o_.score(total_[at(r)], std::max<index_t>(1, n)), false);
+        if (alive(r)) keep(kept, {history(r), n, -1}, o_.score(total_[at(r)], n), false);
       return true;
     }
+    if (last || filled == 0 || (k_ == 1 && ended)) return true;
     const bool longest = o_.stopping == Stopping::none_can && o_.length_penalty > 0;
-    if (static_cast<index_t>(kept.items.size()) >= k_ &&
-        (o_.stopping == Stopping::first_found ||
-         kept.worst() >= o_.score(candidates_.front().total, longest ? kept.most : length_)))
-      return true;
-    if (length_ < kept.most) return filled == 0;
-    for (index_t r = first; r < first + filled; ++r)
-      keep(kept, next_history(r), length_, o_.score(next_total_[at(r)], length_), false);
-    return true;
+    return static_cast<index_t>(kept.items.size()) >= k_ &&
+           (o_.stopping == Stopping::first_found ||
+            kept.worst() >= o_.score(next_total_[at(first)], longest ? kept.most : length_));
   }
+  /// What rows of no beam are fed.
+  std::int32_t filler() const { return o_.end >= 0 ? o_.end : o_.begin; }
   void put(index_t row, index_t parent, double total, std::int32_t token) {
     std::copy_n(history(parent), length_, next_history(row));
     next_history(row)[length_] = token;
@@ -268,13 +260,23 @@ class Beams {
     parents_[at(row)] = static_cast<std::int32_t>(parent);
     moved_ = moved_ || row != parent;
   }
-  /// Keeps the n tokens after the begin token among the best `beams` outputs; the worst, or of equal ones the oldest,
-  /// makes room.
-  void keep(KeptList& list, const std::int32_t* from, index_t n, double score, bool ended) {
+  /// Tokens of an output: n of a history behind its begin token, and one more unless it is -1.
+  struct Text {
+    const std::int32_t* history;
+    index_t n;
+    std::int32_t next;
+  };
+  /// Keeps a text among the best `beams` outputs; the worst, or of equal ones the oldest, makes room. A character whose
+  /// bytes are not all there is dropped.
+  void keep(KeptList& list, const Text& text, double score, bool ended) {
     if (static_cast<index_t>(list.items.size()) >= k_ && !(score > list.worst())) return;
     const index_t slot = list.free.back();
     list.free.pop_back();
-    std::copy_n(from + 1, n, list.tokens.data() + slot * o_.max_length);
+    std::int32_t* tokens = list.tokens.data() + slot * o_.max_length;
+    std::copy_n(text.history + 1, text.n, tokens);
+    index_t n = text.n;
+    if (text.next >= 0) tokens[n++] = text.next;
+    if (masks_bytes()) n -= Utf8Pending::after(tokens, n, o_.bytes).count;
     list.items.push_back({score, slot, n, ended});
     if (static_cast<index_t>(list.items.size()) <= k_) return;
     const auto worst = std::min_element(list.items.begin(), list.items.end(),
@@ -284,6 +286,7 @@ class Beams {
   }
 
   SearchOptions o_;
+  std::vector<std::int32_t> ends_;
   index_t k_, length_ = 0;
   bool moved_ = false;
   std::vector<KeptList> kept_;                        // of every sentence of the batch
@@ -291,7 +294,8 @@ class Beams {
   std::vector<double> total_, next_total_;            // (rows) summed log-probability; dead: no beam
   std::vector<std::int32_t> history_, next_history_;  // (rows, 1 + max_length): begin, and what was generated
   std::vector<std::vector<std::int32_t>> prompt_;     // (sentences) without the last token; empty: none is needed
-  mutable std::vector<std::int32_t> text_;            // scratch: a prompt and a history
+  std::vector<std::vector<std::int32_t>> source_;     // (sentences) for the rules; empty: none is needed
+  mutable std::vector<std::int32_t> text_, scratch_;  // scratch: a prompt and a history; ids of a row
   std::vector<std::int32_t> parents_;
   std::vector<Candidate> candidates_;
 };

@@ -3,6 +3,8 @@
 // Read next: infer/beam.hpp, which chooses among the candidates of all beams.
 #pragma once
 
+#include <limits>
+
 #include "sparsemoe/backend/team.hpp"
 #include "sparsemoe/math.hpp"
 
@@ -28,13 +30,66 @@ struct LogSumRow {
   }
 };
 
-/// logits(row, id) = lowest, for pair i of `pairs`: what a row may not continue with.
-template <class S>
-struct ExcludePairs {
+/// What EditScores does to a score x: x + its bias, x by or over a factor so that a factor above 1 makes it less
+/// likely, minus infinity, x + |x| times a factor. Minus infinity stays.
+enum class ScoreChange { add, penalise, exclude, grow };
+
+/// Changes the scores that pairs name; scores are logits less `shift` of their row. No pair stands there twice, except
+/// to be excluded.
+template <class S, class C>
+struct EditScores {
   Matrix<S> logits;
   const std::int32_t* pairs;  // (n, 2): row, id
-  S lowest;                   // minus infinity
-  SPARSEMOE_HD void operator()(index_t i) const { logits(pairs[2 * i], pairs[2 * i + 1]) = lowest; }
+  const C* shift;             // (rows), or null for 0
+  const float* biases;        // (n), of `add`
+  ScoreChange change;
+  C by;
+  SPARSEMOE_HD void operator()(index_t i) const {
+    const std::int32_t row = pairs[2 * i];
+    S& at = logits(row, pairs[2 * i + 1]);
+    if (change == ScoreChange::exclude) {
+      at = S(-std::numeric_limits<float>::infinity());
+      return;
+    }
+    const C base = shift != nullptr ? shift[row] : C(0), x = C(at) - base;
+    if (!(x > C(-3e38))) return;
+    C y = x;
+    switch (change) {
+      case ScoreChange::add: y = x + C(biases[i]); break;
+      case ScoreChange::penalise: y = x < C(0) ? x * by : x / by; break;
+      case ScoreChange::grow: y = x + (x < C(0) ? -x : x) * by; break;
+      case ScoreChange::exclude: break;
+    }
+    at = S(y + base);
+  }
+};
+
+/// Scores of a row that are NaN become 0, infinity the largest number. `shifted` scores are logits less lse, as by
+/// log_softmax: one NaN makes all of them NaN, and beside an infinity nothing else is possible.
+template <class S, class C>
+struct RemoveInvalidRow {
+  Matrix<S> logits;  // (rows, V)
+  C* lse;            // (rows)
+  bool shifted;
+  template <class Team>
+  SPARSEMOE_HD void operator()(Team team, index_t r) const {
+    const bool finite = lse[r] - lse[r] == C(0);
+    C nan = 0;
+    for (index_t j = team.lane(); j < logits.cols; j += Team::lanes)
+      nan = C(logits(r, j)) != C(logits(r, j)) ? C(1) : nan;
+    nan = team.max(nan);
+    for (index_t j = team.lane(); j < logits.cols; j += Team::lanes) {
+      const C x = C(logits(r, j));
+      const bool infinite = x > C(3e38);
+      if (shifted && !finite)
+        logits(r, j) = nan > C(0) || infinite ? S(C(0)) : S(-std::numeric_limits<float>::infinity());
+      else if (x != x)
+        logits(r, j) = S(C(0));
+      else if (infinite)
+        logits(r, j) = S(C(3e38));
+    }
+    if (!finite && team.lane() == 0) lse[r] = C(0);
+  }
 };
 
 /// The `count` largest logits of a row, largest first, ties to the lower id, as (id, logit); id -1 where there are

@@ -4,12 +4,15 @@
 // infer/beam.hpp for the rules of the search.
 #pragma once
 
+#include <cmath>
 #include <limits>
 #include <vector>
 
 #include "sparsemoe/arena.hpp"
 #include "sparsemoe/infer/beam.hpp"
 #include "sparsemoe/infer/candidates.hpp"
+#include "sparsemoe/infer/score_rules.hpp"
+#include "sparsemoe/infer/utf8_mask.hpp"
 #include "sparsemoe/kernels/tokens.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
@@ -59,11 +62,15 @@ class Search {
     host_best_.resize(at(rows * width));
     host_values_.resize(at(rows * width));
     host_lse_.resize(at(rows));
-    if (options.excludes()) {  // of a row: at most one id for each of its tokens, and the end
-      const index_t most = 2 * rows * (longest_ + options.max_length);
-      excluded_ = arena.template take<std::int32_t>(most);
-      host_excluded_.reserve(at(most));
+    if (beams_.edits_scores()) {  // of a row: each token of its text and source at most once in a kind, and the rest
+      const index_t text = longest_ + options.max_length, ends = static_cast<index_t>(options.ends().size());
+      const index_t most = rows * (text + source.length + options.rules.most_edits() + 2 * ends);
+      edited_ = arena.template take<std::int32_t>(2 * most);
+      biases_ = arena.template take<float>(rows * static_cast<index_t>(options.rules.biases.size()));
+      edits_.reserve(at(most));
     }
+    if (options.rules.reads_source()) read_source(source);
+    if (options.bytes != nullptr) classify_bytes(rows);
     if (tasked_) {
       source_task_.resize(at(source.sentences));
       B::copy_to_host(ctx, source_task_.data(), source.task, source.sentences);
@@ -72,7 +79,8 @@ class Search {
   Search(const Search&) = delete;
   Search& operator=(const Search&) = delete;
 
-  /// One token for every beam. False when every sentence is done, and then nothing is done.
+  /// One token for every beam. False when every sentence is done, and then nothing is done. Throws NoAnswer for a
+  /// sentence whose scores are not finite, or whose first token may be none.
   bool step() {
     if (beams_.done()) return false;
     const index_t rows = beams_.rows();
@@ -85,13 +93,13 @@ class Search {
     const index_t position = longest_ - 1 + beams_.length();
     model_.step(ctx_, {rows, 1, ids_, valid_, tasked_ ? task_ : nullptr, position, previous_, positions_}, comm_,
                 logits);
-    B::for_each_row(ctx_, rows, LogSumRow<S, C>{logits, lse_}, logits.cols * 8);
-    exclude(logits);
+    normalise(logits);
+    require_finite(rows);
+    if (edit(logits)) normalise(logits);
     const int width = beams_.width();
     B::for_each_row(ctx_, rows, BestRow<S, C>{logits, options_.banned, width, best_, values_}, logits.cols);
     B::copy_to_host(ctx_, host_best_.data(), best_, rows * width);
     B::copy_to_host(ctx_, host_values_.data(), values_, rows * width);
-    B::copy_to_host(ctx_, host_lse_.data(), lse_, rows);
     beams_.advance(host_best_.data(), host_values_.data(), host_lse_.data());
     return !beams_.done();
   }
@@ -169,16 +177,78 @@ class Search {
     if (tasked_) B::copy_from_host(ctx_, task_, host_task_.data(), rows);
     if (positions_ != nullptr) B::copy_from_host(ctx_, positions_, host_positions_.data(), rows);
   }
-  void exclude(Matrix<S> logits) {
-    host_excluded_.clear();
-    beams_.excluded([&](index_t row, std::int32_t id) {
-      host_excluded_.push_back(static_cast<std::int32_t>(row));
-      host_excluded_.push_back(id);
-    });
-    if (host_excluded_.empty()) return;
-    const auto n = static_cast<index_t>(host_excluded_.size());
-    B::copy_from_host(ctx_, excluded_, host_excluded_.data(), n);
-    B::for_each_index(ctx_, n / 2, ExcludePairs<S>{logits, excluded_, S(-std::numeric_limits<float>::infinity())});
+  void normalise(Matrix<S> logits) {
+    B::for_each_row(ctx_, logits.rows, LogSumRow<S, C>{logits, lse_}, logits.cols * 8);
+    B::copy_to_host(ctx_, host_lse_.data(), lse_, logits.rows);
+  }
+  /// A NaN or an infinity among the scores makes their sum none; so does a row without any number.
+  void require_finite(index_t rows) {
+    if (options_.rules.remove_invalid) return;
+    for (index_t r = 0; r < rows; ++r)
+      if (beams_.alive(r) && !std::isfinite(static_cast<double>(host_lse_[static_cast<std::size_t>(r)])))
+        throw NoAnswer(beams_.sentence(r),
+                       "the model's scores are not finite (NaN or infinity); are its weights finite?");
+  }
+  /// Applies the rules. True if the rows must be normalised again.
+  bool edit(Matrix<S> logits) {
+    const ScoreRules& rules = options_.rules;
+    const S lowest = S(-std::numeric_limits<float>::infinity());
+    const C* shift = options_.beams > 1 ? lse_ : nullptr;  // log-probabilities with beams, else logits
+    const auto apply = [&](ScoreEdits::Kind kind, const EditScores<S, C>& change) {
+      const auto n = static_cast<index_t>(edits_.pairs[kind].size());
+      if (n == 0) return;
+      B::copy_from_host(ctx_, edited_, edits_.pairs[kind].data(), n);
+      B::for_each_index(ctx_, n / 2, change);
+    };
+    const auto changes = [&](ScoreChange change, double by) {
+      return EditScores<S, C>{logits, edited_, shift, biases_, change, static_cast<C>(by)};
+    };
+    if (beams_.edits_scores()) {
+      beams_.edits(edits_);
+      if (!edits_.biases.empty())
+        B::copy_from_host(ctx_, biases_, edits_.biases.data(), static_cast<index_t>(edits_.biases.size()));
+      apply(ScoreEdits::bias, changes(ScoreChange::add, 0));
+      apply(ScoreEdits::source_penalty, changes(ScoreChange::penalise, 1 / rules.source_penalty));
+      apply(ScoreEdits::penalty, changes(ScoreChange::penalise, rules.repetition_penalty));
+      apply(ScoreEdits::exclude, changes(ScoreChange::exclude, 0));
+    }
+    if (beams_.masks_bytes()) {
+      beams_.allowed_bytes(host_allowed_.data());
+      B::copy_from_host(ctx_, allowed_, host_allowed_.data(), logits.rows * MaskBytesRow<S>::classes);
+      B::for_each_row(ctx_, logits.rows, MaskBytesRow<S>{logits, byte_class_, allowed_, lowest}, logits.cols);
+    }
+    if (rules.remove_invalid) {
+      B::for_each_row(ctx_, logits.rows, RemoveInvalidRow<S, C>{logits, lse_, options_.beams > 1}, logits.cols);
+      B::copy_to_host(ctx_, host_lse_.data(), lse_, logits.rows);
+    }
+    if (beams_.edits_scores()) {
+      const double after = static_cast<double>(beams_.length() - rules.decay_start);
+      apply(ScoreEdits::decay, changes(ScoreChange::grow, std::pow(rules.decay, after) - 1));
+      apply(ScoreEdits::suppress, changes(ScoreChange::exclude, 0));
+    }
+    return rules.renormalise || (options_.beams == 1 && rules.rescores());
+  }
+  void read_source(const Tokens& source) {
+    const auto at = [](index_t n) { return static_cast<std::size_t>(n); };
+    std::vector<std::int32_t> ids(at(source.sentences * source.length));
+    std::vector<std::uint8_t> valid(ids.size());
+    B::copy_to_host(ctx_, ids.data(), source.ids, source.sentences * source.length);
+    B::copy_to_host(ctx_, valid.data(), source.valid, source.sentences * source.length);
+    for (index_t s = 0; s < source.sentences; ++s) {
+      std::vector<std::int32_t> own;
+      for (index_t i = s * source.length; i < (s + 1) * source.length; ++i)
+        if (valid[at(i)] != 0) own.push_back(ids[at(i)]);
+      beams_.source_of(s, std::move(own));
+    }
+  }
+  void classify_bytes(index_t rows) {
+    const index_t vocabulary = model_.config().vocabulary;
+    std::vector<std::int16_t> classes(options_.bytes, options_.bytes + vocabulary);
+    for (auto& c : classes) c = c < 0 || c > 255 ? std::int16_t(256) : c;
+    byte_class_ = ctx_.arena.template take<std::int16_t>(vocabulary);
+    B::copy_from_host(ctx_, byte_class_, classes.data(), vocabulary);
+    allowed_ = ctx_.arena.template take<std::uint8_t>(rows * MaskBytesRow<S>::classes);
+    host_allowed_.resize(static_cast<std::size_t>(rows * MaskBytesRow<S>::classes));
   }
 
   Context& ctx_;
@@ -191,15 +261,18 @@ class Search {
   bool tasked_;
   Matrix<S> logits_;                                                                          // (rows, V)
   std::int32_t *ids_ = nullptr, *previous_ = nullptr, *task_ = nullptr, *parents_ = nullptr;  // (rows)
-  std::int32_t *best_ = nullptr, *excluded_ = nullptr;  // (rows, width), (2 x what a step excludes)
-  std::uint8_t* valid_ = nullptr;
+  std::int32_t *best_ = nullptr, *edited_ = nullptr;  // (rows, width), (2 x the most edits of a kind in a step)
+  float* biases_ = nullptr;                           // of the edits that add one
+  std::uint8_t *valid_ = nullptr, *allowed_ = nullptr;
+  std::int16_t* byte_class_ = nullptr;
   C *values_ = nullptr, *lse_ = nullptr;
   index_t longest_ = 1;                                // prompt; 1: the begin token
   std::int32_t* positions_ = nullptr;                  // (rows) of a step, where prompts differ in length
   std::vector<index_t> prompt_;                        // (sentences) tokens
   std::vector<std::int32_t> before_, host_positions_;  // (sentences) last but one of a prompt; (rows)
-  std::vector<std::int32_t> host_ids_, host_previous_, host_task_, host_best_, host_excluded_, source_task_;
-  std::vector<std::uint8_t> host_valid_;
+  std::vector<std::int32_t> host_ids_, host_previous_, host_task_, host_best_, source_task_;
+  std::vector<std::uint8_t> host_valid_, host_allowed_;
+  ScoreEdits edits_;
   std::vector<C> host_values_, host_lse_;
 };
 

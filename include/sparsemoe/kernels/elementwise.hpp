@@ -61,7 +61,7 @@ struct Relu {
   static constexpr const char* name = "relu";
   template <class C>
   SPARSEMOE_HD static C value(C x) {
-    return x > C(0) ? x : C(0);
+    return x <= C(0) ? C(0) : x;  // NaN stays
   }
   template <class C>
   SPARSEMOE_HD static C derivative(C x) {
