@@ -7,8 +7,11 @@
 
 #include <csignal>
 #include <set>
+#include <thread>
 
 #include "sparsemoe/io/directory.hpp"
+#include "sparsemoe/io/file_set.hpp"
+#include "sparsemoe/io/line_reader.hpp"
 #include "sparsemoe/io/log.hpp"
 #include "sparsemoe/io/manifest.hpp"
 #include "sparsemoe/io/progress.hpp"
@@ -98,6 +101,136 @@ TEST_CASE("a kill between write and commit leaves the old file; the leftover is 
   CHECK(scratch.names() == Names{"a"});
   atomic_write(scratch.path / "notes.tmp-mine", "kept");
   CHECK(remove_unfinished(scratch.path) == 0);
+}
+
+TEST_CASE("a later writer of the same name removes what a dead one left, never what a living one writes") {
+  ScratchDirectory scratch;
+  for (const bool alive : {false, true}) {
+    int ready[2], leave[2];
+    REQUIRE(::pipe(ready) == 0);
+    REQUIRE(::pipe(leave) == 0);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      ::close(leave[1]);
+      AtomicFile file(scratch.path / "a");
+      file.write("half");
+      AtomicDirectory directory(scratch.path / "b");
+      atomic_write(directory.path() / "c", "half");
+      char byte = 0;
+      [[maybe_unused]] ssize_t n = ::write(ready[1], "x", 1);
+      n = ::read(leave[0], &byte, 1);
+      ::_exit(0);
+    }
+    char byte = 0;
+    REQUIRE(::read(ready[0], &byte, 1) == 1);
+    int status = 0;
+    if (!alive) ::kill(child, SIGKILL), ::waitpid(child, &status, 0);
+    atomic_write(scratch.path / "a", "new");
+    atomic_write(scratch.path / "a.tmp-mine", "another's");
+    { AtomicDirectory directory(scratch.path / "b"); }
+    CHECK(scratch.names().size() == (alive ? 4 : 2));
+    CHECK(remove_unfinished(scratch.path) == 0);
+    ::close(leave[1]);
+    if (alive) ::waitpid(child, &status, 0);
+    for (const int fd : {ready[0], ready[1], leave[0]}) ::close(fd);
+  }
+  CHECK(remove_unfinished(scratch.path) == 2);
+  CHECK(scratch.names() == Names{"a", "a.tmp-mine"});
+}
+
+TEST_CASE("what is no regular file is neither replaced nor read for ever") {
+  ScratchDirectory scratch;
+  const fs::path pipe = scratch.path / "pipe", loop = scratch.path / "loop";
+  REQUIRE(::mkfifo(pipe.c_str(), 0666) == 0);
+  fs::create_symlink(loop, loop);
+  CHECK_THROWS_WITH_AS(atomic_write(pipe, "x"), doctest::Contains("not a regular file; not overwritten"), FileError);
+  CHECK_THROWS_WITH_AS(atomic_write("/dev/null", "x"), doctest::Contains("not overwritten"), FileError);
+  CHECK_THROWS_WITH_AS(atomic_write(scratch.path, "x"), doctest::Contains("is a directory"), FileError);
+  CHECK_THROWS_WITH_AS(read_file(pipe), doctest::Contains("not a regular file"), FileError);
+  CHECK_THROWS_WITH_AS(read_file("/dev/zero"), doctest::Contains("not a regular file"), FileError);
+  CHECK_THROWS_WITH_AS(read_file(loop), doctest::Contains("Too many levels"), FileError);
+  CHECK(scratch.names() == Names{"pipe", "loop"});
+}
+
+TEST_CASE("a set of files is all new or all old") {
+  ScratchDirectory scratch;
+  const fs::path out = scratch.path / "deep" / "out";
+  const auto write = [&](const std::string& text) {
+    FileSet set(out / "");
+    set.add("a", text + "a");
+    set.add("b", std::string(100'000, text[0]));
+    set.commit();
+  };
+  const auto names = [&] {
+    Names found;
+    for (const auto& entry : list_directory(out)) found.insert(entry.path().filename().string());
+    return found;
+  };
+  write("1");
+  CHECK(names() == Names{"a", "b"});
+  atomic_write(out / "notes", "kept");
+  fs::permissions(out, fs::perms::owner_all);
+  {
+    FileSizeLimit limit(64 * 1024);
+    CHECK_THROWS_WITH_AS(write("2"), doctest::Contains("File too large"), FileError);
+  }
+  CHECK(read_file(out / "a") == "1a");
+  CHECK(names() == Names{"a", "b", "notes"});
+  write("3");
+  CHECK(read_file(out / "a") == "3a");
+  CHECK(read_file(out / "b")[0] == '3');
+  CHECK(read_file(out / "notes") == "kept");
+  CHECK(fs::status(out).permissions() == fs::perms::owner_all);
+  fs::create_directory(out / "sub");  // cannot be swapped
+  {
+    FileSizeLimit limit(64 * 1024);
+    CHECK_THROWS_AS(write("4"), FileError);
+  }
+  CHECK(read_file(out / "a") == "3a");
+  write("5");
+  CHECK(read_file(out / "a") == "5a");
+  CHECK(names() == Names{"a", "b", "notes", "sub"});
+  atomic_write(scratch.path / "file", "x");
+  FileSet wrong(scratch.path / "file");
+  CHECK_THROWS_WITH_AS(wrong.commit(), doctest::Contains("is not a directory"), FileError);
+}
+
+TEST_CASE("a directory that was replaced under its owner is noticed") {
+  ScratchDirectory scratch;
+  const fs::path run = scratch.path / "run";
+  fs::create_directory(run);
+  const int fd = ::open(run.c_str(), O_RDONLY | O_DIRECTORY);
+  CHECK_NOTHROW(require_same_directory(fd, run));
+  fs::rename(run, scratch.path / "moved");
+  CHECK_THROWS_WITH_AS(require_same_directory(fd, run), doctest::Contains("removed or replaced"), FileError);
+  fs::create_directory(run);
+  CHECK_THROWS_AS(require_same_directory(fd, run), FileError);
+  ::close(fd);
+}
+
+TEST_CASE("lines of a descriptor: ends, the last one, errors and a line without end") {
+  int ends[2];
+  REQUIRE(::pipe(ends) == 0);
+  const std::string text = "a\r\n\n" + std::string(200'000, 'x') + "\nlast";
+  std::thread writer([&] {
+    [[maybe_unused]] const ssize_t n = ::write(ends[1], text.data(), text.size());
+    ::close(ends[1]);
+  });
+  std::vector<std::string> lines;
+  LineReader reader(ends[0], "input");
+  for (std::string line; reader.next(line);) lines.push_back(line);
+  writer.join();
+  ::close(ends[0]);
+  CHECK(lines == std::vector<std::string>{"a", "", std::string(200'000, 'x'), "last"});
+  CHECK(reader.lines() == 4);
+
+  std::string line;
+  const int directory = ::open("/", O_RDONLY), zeros = ::open("/dev/zero", O_RDONLY);
+  LineReader of_directory(directory, "input"), of_zeros(zeros, "input");
+  CHECK_THROWS_WITH_AS(of_directory.next(line), "input: cannot read: Is a directory", Error);
+  CHECK_THROWS_WITH_AS(of_zeros.next(line), doctest::Contains("input:1: a line of more than 64 MiB"), Error);
+  ::close(directory);
+  ::close(zeros);
 }
 
 TEST_CASE("a checkpoint directory appears whole or not at all") {
@@ -271,6 +404,28 @@ TEST_CASE("a resumed log loses the lines past the checkpoint and a line cut shor
   CHECK(read_file(path) == whole);
   { JsonLog log(path, -1); }
   CHECK(read_file(path).empty());
+}
+
+TEST_CASE("lines of the log wait while the disk is full, and nothing half-written stays") {
+  ScratchDirectory scratch;
+  const fs::path path = scratch.path / "log.jsonl";
+  const auto record = [](int step) { return Json{{"step", step}, {"text", std::string(600, 'x')}}; };
+  JsonLog log(path, -1);
+  log.write(record(1));
+  const std::string one = read_file(path);
+  {
+    FileSizeLimit limit(1000);
+    CHECK_NOTHROW(log.write(record(2)));
+    CHECK(read_file(path) == one);
+    CHECK_THROWS_WITH_AS(log.finish(), doctest::Contains("lacks its last lines"), FileError);
+    CHECK_NOTHROW(log.write(record(3)));
+    CHECK(read_file(path) == one);
+  }
+  log.write(record(4));
+  CHECK_NOTHROW(log.finish());
+  std::vector<std::int64_t> steps;
+  read_log(path, [&](const Json& r, std::uint64_t) { steps.push_back(record_step(r)); });
+  CHECK(steps == std::vector<std::int64_t>{1, 2, 3, 4});
 }
 
 TEST_CASE("damaged lines are counted, and lines longer than a read are whole") {

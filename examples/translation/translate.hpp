@@ -12,9 +12,9 @@
 #include <vector>
 
 #include "../generation/generate.hpp"
-#include "line_reader.hpp"
 #include "run_files.hpp"
 #include "sparsemoe/io/json.hpp"
+#include "sparsemoe/io/line_reader.hpp"
 #include "sparsemoe/text/utf8.hpp"
 
 namespace nmt {
@@ -75,7 +75,7 @@ class TranslateCommand {
   int run() {
     constexpr std::size_t window = 512;  // lines that are sorted together
     constexpr int patience = 50;         // milliseconds to wait for one more line before starting on what there is
-    LineReader input(STDIN_FILENO, "standard input");
+    moe::LineReader input(STDIN_FILENO, "standard input");
     bool more = true;
     std::string problem;
     while (more) {

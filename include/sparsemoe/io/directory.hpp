@@ -7,10 +7,12 @@
 
 #include <algorithm>
 #include <cctype>
+#include <limits>
 #include <string>
 #include <vector>
 
 #include "sparsemoe/io/file.hpp"
+#include "sparsemoe/io/terminal.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
@@ -182,19 +184,44 @@ inline std::optional<std::string> read_latest(const std::filesystem::path& run) 
   return name;
 }
 
-/// Deletes all but the newest `keep` finished step directories, oldest first. A directory is renamed away before it
-/// is deleted, so a kill in between never leaves a half-empty RUN/step-N. `keep` must be at least 1.
-inline void prune_steps(const std::filesystem::path& run, std::size_t keep) {
-  require(keep >= 1, "prune_steps: keep must be at least 1");
-  const std::vector<std::int64_t> steps = list_steps(run);
-  for (std::size_t i = 0; i + keep < steps.size(); ++i) {
-    const std::filesystem::path trash = detail::temporary_name(step_path(run, steps[i]));
-    detail::rename_path(step_path(run, steps[i]), trash);
-    sync_directory(run);
+/// Deletes `directory`, which lies in RUN, so that a kill in between never leaves half of it under its name. Where that
+/// fails it warns: what is left under a temporary name goes with the next deletion, and no run ends for it.
+inline void remove_step(const std::filesystem::path& directory) {
+  try {
+    const std::filesystem::path trash = detail::temporary_name(directory);
+    detail::rename_path(directory, trash);
+    sync_directory(directory.parent_path());
     std::error_code code;
     std::filesystem::remove_all(trash, code);
     if (code) fail_file(trash, "cannot remove: ", code.message());
+  } catch (const FileError& error) {
+    warn(error.what());
   }
+}
+
+/// Deletes the oldest finished step directories but the newest `keep`, which must be at least 1, and what former
+/// deletions have left. Steps beyond `last` are not counted and not touched.
+inline void prune_steps(const std::filesystem::path& run, std::size_t keep,
+                        std::int64_t last = std::numeric_limits<std::int64_t>::max()) {
+  require(keep >= 1, "prune_steps: keep must be at least 1");
+  std::vector<std::int64_t> steps = list_steps(run);
+  std::erase_if(steps, [last](std::int64_t step) { return step > last; });
+  for (std::size_t i = 0; i + keep < steps.size(); ++i) remove_step(step_path(run, steps[i]));
+  std::error_code ignored;
+  for (const auto& entry : list_directory(run))
+    if (detail::is_temporary_name(entry.path().filename().string())) detail::remove_if_abandoned(entry.path(), ignored);
+}
+
+/// Throws FileError unless `path` still names the directory that is open as `fd`. Somebody who deletes a run's
+/// directory and begins another one there must not find files of the first in it: call it before every checkpoint.
+inline void require_same_directory(int fd, const std::filesystem::path& path) {
+  struct stat opened {
+  }, named{};
+  const bool same = ::fstat(fd, &opened) == 0 && ::stat(path.c_str(), &named) == 0 && opened.st_ino == named.st_ino &&
+                    opened.st_dev == named.st_dev;
+  if (!same)
+    throw FileError(path, "this directory was removed or replaced while the run wrote to it; nothing more is written",
+                    Exit::output);
 }
 
 }  // namespace sparsemoe::inline SPARSEMOE_ABI

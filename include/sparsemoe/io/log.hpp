@@ -1,6 +1,7 @@
 // log.hpp -- the run's log: one JSON object per line, appended with one write per line.
 // Main idea: a kill loses at most the line being written; a resumed run cuts the lines past its checkpoint, so that the
-// log is the one an uninterrupted run would have. Read next: report/training_report.hpp, which reads it.
+// log is the one an uninterrupted run would have. A disk that is full for a while costs no line and no step: lines
+// wait. Read next: report/training_report.hpp, which reads it.
 #pragma once
 
 #include <charconv>
@@ -12,6 +13,7 @@
 
 #include "sparsemoe/io/file.hpp"
 #include "sparsemoe/io/json.hpp"
+#include "sparsemoe/io/terminal.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
@@ -58,7 +60,8 @@ inline std::int64_t record_step(const Json& record) {
   return at != record.end() && at->is_number_integer() ? at->get<std::int64_t>() : -1;
 }
 
-/// Appends records to RUN/log.jsonl. Not for several threads at once.
+/// Appends records to RUN/log.jsonl. Not for several threads at once. A line that cannot be written waits in memory,
+/// with one warning, and goes before the next one; a half-written one is cut off again.
 class JsonLog {
  public:
   static constexpr std::int64_t kKeepAll = std::numeric_limits<std::int64_t>::max();
@@ -79,15 +82,54 @@ class JsonLog {
     if (file_.size() > keep) file_.truncate(keep);
   }
 
-  /// One line, in the file when this returns (in the kernel's cache: it survives a kill, not a power cut).
-  /// NaN and infinity become null.
+  /// One line, in the file when this returns (in the kernel's cache: it survives a kill, not a power cut), but for what
+  /// waits. NaN and infinity become null.
   void write(const Json& record) {
     require(record.is_object(), "JsonLog::write: a record is a JSON object");
-    file_.write_all(record.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+    const std::string line = record.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+    if (waiting_.size() + line.size() <= kMostWaiting) {
+      waiting_ += line;
+    } else {
+      ++lost_;
+    }
+    const std::string problem = write_waiting();
+    if (!problem.empty() && !warned_) warn(problem, "; the run goes on, and lines of the log wait for another try");
+    warned_ = !problem.empty();
+  }
+
+  /// Throws FileError unless everything is in the file. Call it behind the last checkpoint.
+  void finish() {
+    const std::string problem = write_waiting();
+    if (!problem.empty()) throw FileError(file_.path(), "lacks its last lines (" + problem + ")", Exit::output);
+    if (lost_ > 0) throw FileError(file_.path(), join("lacks ", lost_, " lines: too many waited"), Exit::output);
   }
 
  private:
+  static constexpr std::size_t kMostWaiting = std::size_t{16} << 20;
+
+  /// What is wrong, or "" when nothing waits any more.
+  std::string write_waiting() {
+    if (waiting_.empty()) return "";
+    std::uint64_t before = 0;
+    try {
+      before = file_.size();
+      file_.write_all(waiting_);
+      waiting_.clear();
+      return "";
+    } catch (const FileError& error) {
+      try {
+        if (file_.size() > before) file_.truncate(before);
+      } catch (const FileError&) {
+        // Readers pass over a damaged line.
+      }
+      return error.what();
+    }
+  }
+
   File file_;
+  std::string waiting_;
+  std::size_t lost_ = 0;
+  bool warned_ = false;
 };
 
 }  // namespace sparsemoe::inline SPARSEMOE_ABI

@@ -15,6 +15,7 @@
 
 #include "sparsemoe/config.hpp"
 #include "sparsemoe/io/short_text.hpp"
+#include "sparsemoe/io/terminal.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
@@ -95,9 +96,9 @@ class Progress {
     if (due(step, now)) draw(now);
   }
 
-  /// Prints a line of text without tearing the bar.
+  /// Prints a line of text, printable, without tearing the bar.
   void message(const std::string& text) {
-    std::fprintf(options_.out, "%s%s\n", terminal_ && drawn_ ? "\r\033[K" : "", text.c_str());
+    std::fprintf(options_.out, "%s%s\n", terminal_ && drawn_ ? "\r\033[K" : "", printable(text).c_str());
     if (terminal_ && drawn_) draw(Clock::now());
     std::fflush(options_.out);
   }

@@ -1,5 +1,6 @@
-// line_reader.hpp -- lines of a file descriptor, and whether the next one is there already: a program that reads ahead
-// for speed must not wait for more while somebody waits for its answer. Read next: translate.hpp.
+// line_reader.hpp -- lines of a file descriptor such as standard input: an error of read() is never the end of the
+// input, and a program that reads ahead for speed can ask whether the next line is there already, as it must not wait
+// for more while somebody waits for its answer. Read next: file.hpp, for whole files.
 #pragma once
 
 #include <poll.h>
@@ -7,19 +8,26 @@
 
 #include <array>
 #include <cerrno>
-#include <cstring>
+#include <cstddef>
 #include <string>
+#include <system_error>
+#include <utility>
 
+#include "sparsemoe/config.hpp"
 #include "sparsemoe/error.hpp"
 
-namespace nmt {
+namespace sparsemoe::inline SPARSEMOE_ABI {
 
 class LineReader {
  public:
-  /// `name` is what errors call the input.
+  /// The most bytes of a line: a device without line ends would take all memory.
+  static constexpr std::size_t kLongest = std::size_t{64} << 20;
+
+  /// `name` is what errors call the input. The descriptor stays the caller's.
   LineReader(int fd, std::string name) : fd_(fd), name_(std::move(name)) {}
 
-  /// The next line, without its end (LF or CR LF); false at the end of the input. Throws Error if it cannot be read.
+  /// The next line, without its end (LF or CR LF); false at the end of the input. Throws Error if it cannot be read or
+  /// is longer than kLongest.
   bool next(std::string& line) {
     std::size_t end;
     while ((end = find()) == std::string::npos && !over_) fill();
@@ -27,6 +35,7 @@ class LineReader {
     line.assign(held_, at_, end == std::string::npos ? end : end - at_);
     at_ = end == std::string::npos ? held_.size() : end + 1;
     searched_ = at_;
+    ++lines_;
     if (!line.empty() && line.back() == '\r') line.pop_back();
     return true;
   }
@@ -39,6 +48,8 @@ class LineReader {
     }
     return true;
   }
+  /// Lines that next() has given.
+  std::size_t lines() const { return lines_; }
 
  private:
   std::size_t find() {
@@ -50,11 +61,12 @@ class LineReader {
     held_.erase(0, at_);
     searched_ -= at_;
     at_ = 0;
+    require(held_.size() <= kLongest, name_, ":", lines_ + 1, ": a line of more than ", kLongest >> 20, " MiB");
     std::array<char, 65536> part;
     ssize_t n;
     while ((n = ::read(fd_, part.data(), part.size())) < 0 && errno == EINTR) {
     }
-    sparsemoe::require(n >= 0, name_, ": cannot read: ", std::strerror(errno));
+    if (n < 0) fail(name_, ": cannot read: ", std::generic_category().message(errno));
     over_ = n == 0;
     held_.append(part.data(), static_cast<std::size_t>(n));
   }
@@ -62,7 +74,8 @@ class LineReader {
   int fd_;
   std::string name_, held_;
   std::size_t at_ = 0, searched_ = 0;  // of the line begun, and of what has not been looked at
+  std::size_t lines_ = 0;
   bool over_ = false;
 };
 
-}  // namespace nmt
+}  // namespace sparsemoe::inline SPARSEMOE_ABI
