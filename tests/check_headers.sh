@@ -37,7 +37,7 @@ compile() {
   local lost
   lost=$(sed -nE "s/.*fatal error: '?([^ ':]+)'?(: No such file or directory| file not found).*/\1/p" "$2" | head -1)
   case "$lost" in
-    nlohmann/*|CLI/*|sentencepiece*|mpi.h|nccl.h|dnnl*|oneapi/*|lzma.h|utf8proc.h|rapidcheck*|doctest/*) echo "$lost" >>"$2"; return 2 ;;
+    nlohmann/*|CLI/*|sentencepiece*|mpi.h|nccl.h|dnnl*|oneapi/*|lzma.h|zlib.h|utf8proc.h|rapidcheck*|doctest/*) echo "$lost" >>"$2"; return 2 ;;
   esac
   return 1
 }

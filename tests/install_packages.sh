@@ -7,7 +7,7 @@ packages=(
   g++ cmake ninja-build make pkg-config git                # build
   libeigen3-dev libthrust-dev librandom123-dev             # the library
   nlohmann-json3-dev libsentencepiece-dev libdnnl-dev      # its opt-in parts
-  libcli11-dev liblzma-dev libutf8proc-dev                 # example programs
+  libcli11-dev liblzma-dev zlib1g-dev libutf8proc-dev      # example programs
   doctest-dev librapidcheck-dev libbenchmark-dev           # tests and benchmarks
 )
 full=(clang-16 libomp-16-dev libclang-rt-16-dev libopenmpi-dev openmpi-bin)

@@ -7,9 +7,8 @@
 #include <vector>
 
 #include "../examples/translation/corpus/build.hpp"
-#include "../examples/translation/corpus/import.hpp"
+#include "../examples/translation/corpus/hold_out.hpp"
 #include "../examples/translation/corpus/leaks.hpp"
-#include "../examples/translation/corpus/spm.hpp"
 #include "../examples/translation/corpus/write.hpp"
 #include "tests/scratch.hpp"
 
@@ -24,7 +23,7 @@ namespace {
 /// A directory that goes with the test.
 struct CorpusScratch : ScratchDirectory {
   fs::path file(const std::string& name, const std::string& text) const {
-    nmt::write_file(path / name, text);
+    sparsemoe::atomic_write(path / name, text);
     return path / name;
   }
 };
@@ -167,7 +166,10 @@ TEST_CASE("a paragraph is split when the lengths agree and stays whole when not"
 
 TEST_CASE("cleaning composes, drops what cannot be seen and leaves single spaces") {
   CHECK(nmt::clean_text("  cafe\u0301\u00a0\u3000a\u200bb\u00adc\t ") == "caf\u00e9 abc");
-  CHECK(nmt::clean_text(nmt::clean_text("e\u0301 x")) == nmt::clean_text("e\u0301 x"));
+  CHECK(nmt::clean_text("e\u200b\u0301 x") == "\u00e9 x");
+  CHECK(nmt::clean_text(nmt::clean_text("e\u200b\u0301 x")) == nmt::clean_text("e\u200b\u0301 x"));
+  CHECK(nmt::clean_text(" \t\u00a0\u3000\ufeff\u200b") == "");
+  CHECK(nmt::clean_text("a\u2581b\u2028c") == "a b c");
   CHECK_THROWS_AS(nmt::clean_text("a\xff"), Error);
   std::string item = "Tee kochen ;";
   nmt::trim_item_end("make tea", item);
@@ -294,9 +296,10 @@ TEST_CASE("the split holds out families, caps repeats, and a planted leak is fou
 
 TEST_CASE("what is written is read back, and a failed run leaves nothing") {
   const CorpusScratch scratch;
-  const nmt::ParallelText text{{"en", "de", "fr"},
-                               {{"one cup", "eine Tasse", ""}, {"two cups", "zwei Tassen", "deux tasses"}}};
-  const auto corpus = nmt::split_parallel(text, {});
+  const nmt::ParallelText text{
+      {"en", "de", "fr"}, {{"one cup", "eine Tasse", ""}, {"two cups", "zwei Tassen", "deux tasses"}}, {}};
+  nmt::HoldOutReport held;
+  const auto corpus = nmt::split_parallel(text, {}, held);
   const auto out = scratch.path / "corpus";
   {
     nmt::NewDirectory folder(out, false);
@@ -309,7 +312,7 @@ TEST_CASE("what is written is read back, and a failed run leaves nothing") {
     nmt::write_corpus(corpus, {"own.tsv", {}, "t", 7, 0}, folder.path());
     folder.commit();
   }
-  CHECK(nmt::read_file(out / "train" / "de.tsv") == "000000\teine Tasse\n000001\tzwei Tassen\n");
+  CHECK(sparsemoe::read_file(out / "train" / "de.tsv") == "000000\teine Tasse\n000001\tzwei Tassen\n");
   const auto back = nmt::load_corpus(out);
   CHECK(back.languages == corpus.languages);
   CHECK(back.tokenizer.empty());
@@ -323,9 +326,21 @@ TEST_CASE("what is written is read back, and a failed run leaves nothing") {
   scratch.file("precious", "x");
   CHECK(contains(message([&] { nmt::NewDirectory again(scratch.path, true); }), "is not a corpus"));
   CHECK(fs::exists(scratch.path / "precious"));
-  CHECK(contains(message([&] { nmt::load_corpus(out, {"it"}); }), "no language 'it'"));
+  CHECK(contains(message([&] { nmt::load_corpus(out, {"it"}); }), "no language 'it'; it has en, de, fr"));
+  const auto other_names = nmt::load_corpus(out, {"eng_Latn", "ger"});
+  CHECK(other_names.languages == std::vector<std::string>{"eng_Latn", "ger"});
+  CHECK(other_names.split("train").pairs("eng_Latn", "ger").size() == 2);
+  CHECK(contains(message([&] { nmt::load_corpus(out, {"en", "de", "deu"}); }), "'de' and 'deu' are one language"));
   nmt::run_program({"xz", (out / "train" / "de.tsv").string()});
+  nmt::run_program({"gzip", (out / "train" / "en.tsv").string()});
   CHECK(nmt::load_corpus(out).split("train").pairs("en", "de").size() == 2);
+  nmt::run_program({"gunzip", (out / "train" / "en.tsv.gz").string()});
+  scratch.file("corpus/train/en.tsv", "000000\tone cup\n");
+  CHECK(contains(message([&] { nmt::load_corpus(out); }), "train/en.tsv: has 1 rows, counts.json says 2: was it cut?"));
+  fs::remove(out / "counts.json");
+  CHECK(message([&] { nmt::load_corpus(out); }) == "no error");
+  scratch.file("corpus/corpus.json", R"({"languages": ["en", "../../etc/passwd"]})");
+  CHECK(contains(message([&] { nmt::load_corpus(out); }), "corpus.json: '../../etc/passwd' cannot name a language"));
 }
 
 TEST_CASE("a damaged corpus is refused at its line") {
@@ -338,86 +353,17 @@ TEST_CASE("a damaged corpus is refused at its line") {
     return load();
   };
   CHECK(en("000000\tfine\n") == "no error");
+  CHECK(en("000000\t  cafe\u0301\u00a0x\n") == "no error");
+  CHECK(nmt::load_corpus(scratch.path).split("train").text.at("en").lines[0] == "caf\u00e9 x");  // whoever wrote it
   CHECK(contains(en("000000\n"), "en.tsv:1: 1 columns, expected 2"));
   CHECK(contains(en("000000\ta\n000000\tb\n"), "en.tsv:2: id 0 does not ascend"));
   CHECK(contains(en("00x\ta\n"), "en.tsv:1: '00x' is not an id"));
   CHECK(contains(en("000001\ta\n"), "id 1 is not in sources.tsv"));
   CHECK(contains(en("000000\ta\xff\n"), "en.tsv:1: not valid UTF-8 at byte 8"));
   CHECK(contains(en("000000\t\n"), "empty text"));
-}
-
-TEST_CASE("own text with any fault is refused with file and line") {
-  const CorpusScratch scratch;
-  const auto tsv = [&](const std::string& text) {
-    const auto path = scratch.file("own.tsv", text);
-    return message([&] { nmt::read_parallel_tsv(path); });
-  };
-  CHECK(tsv("\xEF\xBB\xBF"
-            "en\tde\r\na cup\teine Tasse\r\n") == "no error");
-  CHECK(contains(tsv(""), "own.tsv: empty file"));
-  CHECK(contains(tsv("en\na\n"), "own.tsv:1: expected two or more"));
-  CHECK(contains(tsv("en\tGerman!\na\tb\n"), "own.tsv:1: 'German!' is not a language code"));
-  CHECK(contains(tsv("en\ten\na\tb\n"), "own.tsv:1: en names two columns"));
-  CHECK(contains(tsv("en\tde\na\tb\tc\n"), "own.tsv:2: 3 columns, the header has 2"));
-  CHECK(contains(tsv("en\tde\na\tb\n\t\xC3\x28\n"), "own.tsv:3: not valid UTF-8 at byte 1"));
-  CHECK(contains(tsv("en\tde\n\tb\n"), "own.tsv:2: no text in en"));
-  CHECK(contains(tsv("en\tde\na\t \n"), "own.tsv:2: no translation"));
-  CHECK(contains(tsv("en\tde\n"), "a header and no text"));
-  CHECK(contains(message([&] { nmt::read_parallel_tsv(scratch.path / "none.tsv"); }), "none.tsv: No such file"));
-  const auto pair = [&](const std::string& a, const std::string& b) {
-    const auto x = scratch.file("src.en", a), y = scratch.file("src.de", b);
-    return message([&] { nmt::read_parallel_files(x, y, "en", "de"); });
-  };
-  CHECK(pair("one\ntwo\n", "eins\nzwei\n") == "no error");
-  CHECK(contains(pair("one\ntwo\n", "eins\n"), "src.en:2: "));
-  CHECK(contains(pair("one\n\n", "eins\nzwei\n"), "src.en:2: empty line"));
-  CHECK(contains(pair("one\n", "\xED\xA0\x80\n"), "src.de:1: not valid UTF-8 at byte 0"));
-}
-
-TEST_CASE("own text is divided without shared sources or targets") {
-  nmt::ParallelText text{{"en", "de"}, {}};
-  for (int i = 0; i < 400; ++i) {
-    const std::string w =
-        std::string(1, static_cast<char>('a' + i % 20)) + std::string(1, static_cast<char>('a' + i / 20));
-    text.rows.push_back({"cup " + w, "Tasse " + w});
-    if (i % 4 == 0) text.rows.push_back({"Cup " + w + "!", "andere Tasse " + w});
-    if (i % 5 == 0) text.rows.push_back({"cup " + w, "Tasse " + w});
-  }
-  const auto corpus = nmt::split_parallel(text, {});
-  CHECK(corpus.split("test").ids.size() > 0);
-  CHECK(corpus.split("test").ids.size() <= 29);  // a twentieth of the 580 rows
-  CHECK(corpus.split("dev").ids.size() > 0);
-  CHECK(corpus.split("train").ids.size() + corpus.split("test").ids.size() + corpus.split("dev").ids.size() == 500);
-  const auto leaks = nmt::check_leaks(corpus, {});
-  CHECK(leaks.english + leaks.normalised + leaks.targets == 0);
-  for (auto& row : text.rows) row[1] = "always the same";
-  CHECK(nmt::split_parallel(text, {}).split("test").ids.empty());  // one group: nothing can be held out
-}
-
-TEST_CASE("a tokenizer gives back every text and knows its tags") {
-  const CorpusScratch scratch;
-  nmt::ParallelText text{{"en", "de"}, {}};
-  for (int i = 0; i < 300; ++i)
-    text.rows.push_back(
-        {sparsemoe::join("the kettle number ", i, " is hot"), sparsemoe::join("der Kessel Nummer ", i, " ist heiß")});
-  const auto corpus = nmt::split_parallel(text, {});
-  nmt::TokenizerOptions options;
-  options.vocabulary = 320;
-  nmt::train_tokenizer(corpus, options, scratch.path / "spm.model");
-  const nmt::Tokenizer tokenizer(scratch.path / "spm.model");
-  CHECK(tokenizer.size() == 320);
-  for (const std::string line : {"the kettle", "日本語 and \U0001F44D", "Größe  two spaces", ""}) {
-    const auto ids = tokenizer.encode(line);
-    CHECK(tokenizer.decode(ids) == line);
-    CHECK(std::count(ids.begin(), ids.end(), nmt::Tokenizer::unknown) == 0);
-  }
-  CHECK(tokenizer.tag("de") != tokenizer.tag("en"));
-  CHECK_THROWS_AS(tokenizer.tag("fr"), Error);
-  CHECK_THROWS_AS(tokenizer.decode({320}), Error);
-  options.vocabulary = 100000;
-  CHECK(contains(message([&] { nmt::train_tokenizer(corpus, options, scratch.path / "big"); }),
-                 "cannot train a tokenizer"));
-  CHECK(contains(message([&] { nmt::Tokenizer none(scratch.file("no.model", "junk")); }), "not a SentencePiece model"));
+  CHECK(contains(en("000000\t\u200b \n"), "empty text"));
+  scratch.file("train/sources.tsv", "");
+  CHECK(contains(en(""), "the corpus has no rows in train"));
 }
 
 TEST_CASE("a child's failure is one sentence with its last line") {
@@ -429,13 +375,47 @@ TEST_CASE("a child's failure is one sentence with its last line") {
   CHECK(contains(message([] { nmt::run_program({"sh", "-c", "kill -9 $$"}); }), "killed by signal 9"));
 }
 
+TEST_CASE("a child has our variables, and ends when we do") {
+  CHECK(nmt::run_program({"sh", "-c", "echo $A-$B"}, {"A=1", "B=2"}) == "1-2\n");
+  CHECK(contains(message([] {
+                   nmt::run_program({"head", "-c", "2000", "/dev/zero"}, {}, 1000);
+                 }),
+                 "head says more than 1000 bytes"));
+}
+
 TEST_CASE("codes and suites cannot smuggle paths or options") {
-  for (const char* good : {"de", "pt_BR", "zh_CN", "ast"}) CHECK_NOTHROW(nmt::require_language_code(good));
+  for (const char* good : {"de", "pt_BR", "zh_CN", "ast", "sr@latin"}) CHECK_NOTHROW(nmt::require_language_code(good));
   for (const char* bad : {"", "d", "../x", "DE", "de_", "de,fr", "german"})
     CHECK_THROWS_AS(nmt::require_language_code(bad), Error);
+  for (const char* good : {"de", "DE", "sr@latin", "eng_Latn2", "l00", "zh-TW", "German", "språk"})
+    CHECK_NOTHROW(nmt::require_language_name(good));
+  for (const char* bad :
+       {"", "../x", "a/b", "a b", "a\tb", "a,b", "<2de>", ".", "-de", "a\u00a0b", "sources", "a\x1b[31m"})
+    CHECK_THROWS_AS(nmt::require_language_name(bad), Error);
   const CorpusScratch scratch;
   nmt::FetchOptions options;
   options.work = scratch.path;
   options.suites = {"../sid"};
   CHECK(contains(message([&] { nmt::fetch_suites(options); }), "not the name of a suite"));
+}
+
+TEST_CASE("of the machine's apt, proxies are taken over and nothing else") {
+  CHECK(nmt::detail::network_settings("Acquire::http::Proxy \"http://p:3128\";\n"
+                                      "Acquire::http::Proxy::deb.example \"DIRECT\";\n"
+                                      "Acquire::https::CaInfo \"/ca.pem\";\n"
+                                      "Acquire::https::Verify-Peer \"false\";\n"
+                                      "Acquire::http::Proxy-Auto-Detect \"/bin/evil\";\n"
+                                      "Acquire::AllowInsecureRepositories \"true\";\n"
+                                      "Acquire::http::Proxy \"x\"; APT::Update::Post-Invoke \"evil\";\n"
+                                      "APT::Update::Post-Invoke:: \"evil\";") ==
+        "Acquire::http::Proxy \"http://p:3128\";\nAcquire::http::Proxy::deb.example \"DIRECT\";\n"
+        "Acquire::https::CaInfo \"/ca.pem\";\n");
+}
+
+TEST_CASE("index files are believed only as far as a key has signed them") {
+  const CorpusScratch scratch;
+  const auto lists = [&] { return message([&] { nmt::SuiteLists(scratch.path, "tea", "/no/such/keyring.gpg"); }); };
+  CHECK(contains(lists(), "not signed by the archive: it has no signed release file"));
+  scratch.file("host_dists_tea_InRelease", "Codename: tea\nSHA256:\n 00 1 main/i18n/Translation-de\n");
+  CHECK(contains(lists(), "not signed by the archive: gpgv"));
 }

@@ -45,6 +45,11 @@ TEST_CASE("names are taken apart into one spelling") {
   CHECK(parts("ast_Latn") == "ast/Latn//");
 }
 
+TEST_CASE("codes are known, other words are not") {
+  for (const char* code : {"de", "deu", "ger", "zh", "cmn"}) CHECK(sparsemoe::is_language_code(code));
+  for (const char* word : {"txt", "md", "tsv", "d", "", "german", "DE"}) CHECK_FALSE(sparsemoe::is_language_code(word));
+}
+
 TEST_CASE("equal names, and names that are not") {
   CHECK(same_language("zh_TW", "zho_Hant"));
   CHECK(same_language("fra", "fr_FR"));

@@ -185,6 +185,7 @@ class TrainingRun {
     request.seed = s_.seed;
     request.threads = s_.threads;
     request.banned = banned_ids(*tokenizer_, corpus_.languages);
+    request.bytes = byte_pieces(*tokenizer_);
     model_ = make_translator(request);
     if (s_.model.encoder_router == "hash" || s_.model.decoder_router == "hash") {
       std::vector<std::int64_t> frequency(static_cast<std::size_t>(tokenizer_->size()), 0);
@@ -212,7 +213,7 @@ class TrainingRun {
     moe::require(dense.model.encoder_router == "dense" && dense.model.decoder_router == "dense", from.string(),
                  ": its routers are ", dense.model.encoder_router, " and ", dense.model.decoder_router,
                  "; --upcycle-from takes a dense run");
-    moe::require(read_file(from / "spm.model") == read_file(corpus_.tokenizer), from.string(),
+    moe::require(moe::read_file(from / "spm.model") == moe::read_file(corpus_.tokenizer), from.string(),
                  ": its tokenizer is another than ", corpus_.tokenizer.string(), "; give --tokenizer ",
                  (from / "spm.model").string());
     model_->upcycle(from / "model.safetensors");

@@ -11,7 +11,7 @@ absent() { if [ -e "$2" ] || [ -n "$(find . -maxdepth 1 -name "$2.*")" ]; then b
 # --- corpus
 import() {  # import WHAT REGEX CONTENT: a TSV file with this content is refused
   printf '%b' "$3" >bad.tsv
-  refuse "$1" "$2" "$program" corpus --out new --tsv bad.tsv --vocab 0
+  refuse "$1" "$2" "$program" corpus --out new --tsv bad.tsv --vocab 0 --strict
   absent "$1" new
 }
 import "TSV: malformed UTF-8" 'bad\.tsv:3: not valid UTF-8 at byte 2' 'en\tda\na b\tc\nx \xff\ty\n'
@@ -30,9 +30,9 @@ import "TSV: a NUL byte" 'bad\.tsv:2: a NUL byte' 'en\tda\na\0b\tc\n'
 printf 'a\nb\nc\n' >three
 printf 'a\nb\n' >two
 printf 'a\n\nc\n' >hole
-pair() { refuse "$1" "$2" "$program" corpus --out new --pair "$3" "$4" --source en --target da --vocab 0; absent "$1" new; }
+pair() { refuse "$1" "$2" "$program" corpus --out new --pair "$3" "$4" --source en --target da --vocab 0 --strict; absent "$1" new; }
 pair "files: unequal length" 'three:3: three has 3 lines and two has 2' three two
-pair "files: an empty line" 'hole:2: empty line' three hole
+pair "files: an empty line" 'hole:2: no translation' three hole
 pair "files: no such file" 'none: ' three none
 pair "files: a directory" 'corpus: ' three corpus
 refuse "files: one language" 'both en' "$program" corpus --out new --pair three three --source en --target en --vocab 0

@@ -117,17 +117,22 @@ inline std::vector<Segment> build_segments(const FetchOptions& fetch, std::strin
   detail::EnglishTable english;
   std::unordered_map<std::string, std::string> source_of;
   const std::vector<std::string> newest_first(fetch.suites.rbegin(), fetch.suites.rend());
+  std::map<std::string, SuiteLists> lists;
+  const auto translation_of = [](const std::string& language) { return "main/i18n/Translation-" + language; };
   for (const auto& suite : newest_first) {
-    const auto translation = find_translation(fetch.work, suite, "en");
-    sparsemoe::require(!translation.empty(), suite, ": no Translation-en in ", fetch.work.string(),
+    const auto& files =
+        lists.emplace(suite, SuiteLists(fs::absolute(fetch.work) / suite / "lists", suite, fetch.keyring))
+            .first->second;
+    sparsemoe::require(files.has(translation_of("en")), suite, ": no Translation-en in ", fetch.work.string(),
                        ": is it a suite of this archive?");
-    for (auto& stanza : parse_translation(read_index(translation), "en", translation.filename().string()).stanzas) {
+    for (auto& stanza :
+         parse_translation(files.read(translation_of("en")), "en", suite + "/" + translation_of("en")).stanzas) {
       auto& entry = english[stanza.md5];
       if (entry.text.empty()) entry.text = std::move(stanza.text);
       entry.packages.push_back(std::move(stanza.package));
     }
-    const auto packages = find_index(fetch.work, suite, "_Packages");
-    if (!packages.empty()) parse_sources(read_index(packages), source_of);
+    const auto packages = files.find("main/binary-", "/Packages");
+    if (!packages.empty()) parse_sources(files.read(packages), source_of);
     say(suite, ": ", english.size(), " English descriptions so far");
   }
   for (auto& [md5, entry] : english) entry.packages = detail::sorted_unique(std::move(entry.packages));
@@ -143,10 +148,11 @@ inline std::vector<Segment> build_segments(const FetchOptions& fetch, std::strin
     std::map<std::string, std::string> by_md5;  // ordered, so that every run does the same
     bool found = false;
     for (const auto& suite : newest_first) {
-      const auto path = find_translation(fetch.work, suite, language);
-      if (path.empty()) continue;
+      const SuiteLists& files = lists.at(suite);
+      if (!files.has(translation_of(language))) continue;
       found = true;
-      auto translations = parse_translation(read_index(path), language, path.filename().string());
+      auto translations =
+          parse_translation(files.read(translation_of(language)), language, suite + "/" + translation_of(language));
       funnel.malformed += translations.malformed;
       for (auto& stanza : translations.stanzas)
         if (english.contains(stanza.md5)) by_md5.emplace(std::move(stanza.md5), std::move(stanza.text));

@@ -12,6 +12,7 @@
 
 #include "build.hpp"
 #include "fetch.hpp"
+#include "hold_out.hpp"
 #include "import.hpp"
 #include "leaks.hpp"
 #include "read_corpus.hpp"
@@ -22,13 +23,16 @@
 namespace nmt {
 
 struct CorpusOptions {
-  std::string out, tsv, source, target;
-  std::vector<std::string> pair;
+  std::string out, source, target;
+  std::vector<std::string> tsv, pairs, dev_tsv, dev_pairs, test_tsv, test_pairs;  // pairs: two files each
   std::string kinds = "s,t,p,l";
   FetchOptions fetch;
+  ImportOptions import;
   SplitOptions split;
   TokenizerOptions tokenizer;
   bool force = false;
+
+  bool own() const { return !tsv.empty() || !pairs.empty(); }
 };
 
 namespace detail {
@@ -73,58 +77,97 @@ inline std::string letters_of(const std::string& list) {
 
 }  // namespace detail
 
+namespace detail {
+
+/// The language of one file of a pair: as `given`, or what its name ends in, as in text.de.gz.
+inline std::string language_of_file(const fs::path& file, const std::string& given) {
+  if (!given.empty()) return given;
+  const std::string extension = without_packing(file).extension().string();
+  const std::string base = extension.substr(std::min<std::size_t>(1, extension.size()), extension.find_first_of("_-@"));
+  sparsemoe::require(sparsemoe::is_language_code(base.substr(0, base.find_first_of("_-@"))), "'", file.string(),
+                     "' does not end in the code of a language, as text.de does: give --source and --target");
+  return extension.substr(1);
+}
+
+/// Users' text, with the sets they brought; what was left out is said.
+inline Corpus import_text(const CorpusOptions& o) {
+  ParallelReader reader(o.import);
+  const auto read = [&](const std::vector<std::string>& tables, const std::vector<std::string>& pairs, RowUse use,
+                        const char* option) {
+    for (const auto& table : tables) reader.read_tsv(table, use);
+    sparsemoe::require(pairs.size() % 2 == 0, option, " needs two files each time");
+    for (std::size_t i = 0; i < pairs.size(); i += 2)
+      reader.read_pair(pairs[i], pairs[i + 1], language_of_file(pairs[i], o.source),
+                       language_of_file(pairs[i + 1], o.target), use);
+  };
+  read(o.tsv, o.pairs, RowUse::any, "--pair");
+  read(o.dev_tsv, o.dev_pairs, RowUse::dev, "--dev-pair");
+  read(o.test_tsv, o.test_pairs, RowUse::test, "--test-pair");
+  const RowCounts counts = reader.counts();
+  HoldOutReport report;
+  Corpus corpus = split_parallel(reader.take(), o.split, report);
+  const auto rows = [&](const char* split) { return corpus.split(split).ids.size(); };
+  say(counts.summary(report.repeated));
+  if (report.shared > 0)
+    say(report.shared, " rows left out because they share a text with the dev or test set that was given");
+  say("train ", rows("train"), ", dev ", rows("dev"), ", test ", rows("test"));
+  sparsemoe::require(rows("train") > 0, "no row is left to train on");
+  if (rows("dev") == 0) say("warning: ", why_empty("dev", o.split.dev, report));
+  if (rows("test") == 0) say("warning: ", why_empty("test", o.split.test, report));
+  return corpus;
+}
+
+}  // namespace detail
+
 /// Makes the corpus. Throws Error with one sentence when something is wrong; then nothing is left at --out.
 inline void make_corpus(const CorpusOptions& options) {
-  const bool own = !options.tsv.empty() || !options.pair.empty();
-  sparsemoe::require(options.tsv.empty() || options.pair.empty(), "--tsv and --pair exclude each other");
-  sparsemoe::require(
-      options.pair.empty() || (options.pair.size() == 2 && !options.source.empty() && !options.target.empty()),
-      "--pair needs two files, and --source and --target to name their languages");
-  sparsemoe::require(options.tokenizer.vocabulary >= 0, "--vocab must not be negative");
+  const bool own = options.own();
   CorpusAbout about;
   about.seed = options.split.seed;
   about.kinds = detail::letters_of(options.kinds);
-  about.vocabulary = options.tokenizer.vocabulary;
-  for (std::size_t i = 0; i < options.fetch.languages.size(); ++i) {
-    const auto& language = options.fetch.languages[i];
+  FetchOptions fetch = options.fetch;
+  for (std::size_t i = 0; i < fetch.languages.size() && !own; ++i) {
+    auto& language = fetch.languages[i];
+    if (const auto known = sparsemoe::find_language(language, ddtp_languages()); !known.empty()) language = known;
     require_language_code(language);
-    sparsemoe::require(language != "en", "--languages: English is always there, name the others");
-    sparsemoe::require(std::count(options.fetch.languages.begin(), options.fetch.languages.end(), language) == 1,
-                       "--languages: ", language, " is named twice");
+    sparsemoe::require(!sparsemoe::same_language(language, "en"),
+                       "--languages: English is always there, name the others");
+    sparsemoe::require(
+        std::count(fetch.languages.begin(), fetch.languages.begin() + static_cast<std::ptrdiff_t>(i), language) == 0,
+        "--languages: ", language, " is named twice");
   }
   NewDirectory folder(options.out, options.force);  // before hours of work, not after
   Corpus corpus;
   if (own) {
-    const ParallelText text =
-        options.tsv.empty() ? read_parallel_files(options.pair[0], options.pair[1], options.source, options.target)
-                            : read_parallel_tsv(options.tsv);
-    about.source = fs::path(options.tsv.empty() ? options.pair[0] : options.tsv).filename().string();
+    about.source = fs::path(options.tsv.empty() ? options.pairs[0] : options.tsv[0]).filename().string();
     about.kinds = "t";
-    corpus = split_parallel(text, options.split);
-    say(text.rows.size(), " rows read, train ", corpus.split("train").ids.size(), ", dev ",
-        corpus.split("dev").ids.size(), ", test ", corpus.split("test").ids.size());
+    corpus = detail::import_text(options);
   } else {
     about.source = "ddtp";
-    about.suites = options.fetch.suites;
-    fetch_suites(options.fetch);
+    about.suites = fetch.suites;
+    fetch_suites(fetch);
     const double start = detail::cpu_seconds();
     std::map<std::string, Funnel> funnels;
-    auto segments = build_segments(options.fetch, about.kinds, Limits{}, funnels);
+    auto segments = build_segments(fetch, about.kinds, Limits{}, funnels);
     std::vector<std::string> languages = {"en"};
-    languages.insert(languages.end(), options.fetch.languages.begin(), options.fetch.languages.end());
+    languages.insert(languages.end(), fetch.languages.begin(), fetch.languages.end());
     say("dividing ", segments.size(), " English segments into train, dev and test");
     SplitReport report;
     corpus = split_segments(segments, languages, options.split, report);
-    detail::print_funnels(options.fetch.languages, funnels, report, corpus);
+    detail::print_funnels(fetch.languages, funnels, report, corpus);
     std::printf("built in %.0f s of CPU\n", detail::cpu_seconds() - start);
+    sparsemoe::require(!corpus.split("train").ids.empty(), "no row is left to train on");
+    for (const char* set : {"dev", "test"})
+      if (corpus.split(set).ids.empty())
+        say("warning: no ", set, " rows: these suites and languages have too little text to hold some out");
   }
-  write_corpus(corpus, about, folder.path());
-  if (about.vocabulary > 0) {
-    say("training a tokenizer of ", about.vocabulary, " pieces");
+  if (options.tokenizer.vocabulary > 0) {
+    say("training a tokenizer of ", options.tokenizer.vocabulary, " pieces");
     const double start = detail::cpu_seconds();
-    train_tokenizer(corpus, options.tokenizer, folder.path() / "spm.model");
+    about.vocabulary = train_tokenizer(corpus, options.tokenizer, folder.path() / "spm.model");
     say("tokenizer: ", detail::cpu_seconds() - start, " s of CPU");
   }
+  write_corpus(corpus, about, folder.path());
   corpus = {};
   const Leaks leaks = check_leaks(load_corpus(folder.path()), options.split);
   std::printf(
@@ -156,22 +199,64 @@ inline void add_corpus_command(CLI::App& app) {
   command->add_option("--work", options->fetch.work, "Where fetched files are kept for the next run")
       ->capture_default_str();
   command->add_flag("--refresh", options->fetch.refresh, "Fetch again what --work already has");
-  command->add_option("--vocab", options->tokenizer.vocabulary, "Pieces of the tokenizer; 0 for none")
-      ->capture_default_str();
+  command
+      ->add_option("--vocab", options->tokenizer.vocabulary,
+                   "Pieces of the tokenizer, less where the text carries less; given, exactly so many; 0 for none")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1000000));
   command->add_option("--vocab-lines", options->tokenizer.lines, "Lines the tokenizer is trained on")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1000000000));
   command->add_option("--keep-kinds", options->kinds, "s short line, t sentence, p paragraph, l list item")
       ->capture_default_str();
-  command->add_option("--seed", options->split.seed, "Another seed holds out other packages")->capture_default_str();
-  command->add_option("--dev", options->split.dev, "Most dev rows a language")->capture_default_str();
-  command->add_option("--test", options->split.test, "Most test rows a language")->capture_default_str();
-  command->add_option("--tsv", options->tsv, "Own text: a TSV file whose first line names the languages");
-  command->add_option("--pair", options->pair, "Own text: two files, line by line translations")->expected(2);
-  command->add_option("--source", options->source, "Language of the first file of --pair");
-  command->add_option("--target", options->target, "Language of the second file of --pair");
+  command->add_option("--seed", options->split.seed, "Another seed holds out other packages, or other rows")
+      ->capture_default_str();
+  command->add_option("--dev", options->split.dev, "Most dev rows a language")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1000000000));
+  command->add_option("--test", options->split.test, "Most test rows a language")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1000000000));
+  const auto tables = [&](const char* name, std::vector<std::string>& files, const char* what) {
+    command->add_option(name, files, what)->expected(1, 100000);
+  };
+  const auto pairs = [&](const char* name, std::vector<std::string>& files, const char* what) {
+    command->add_option(name, files, what)->expected(2, 100000);
+  };
+  tables("--tsv", options->tsv, "Own text: TSV files (.gz, .xz too) whose first line names the languages");
+  pairs("--pair", options->pairs, "Own text: two files (.gz, .xz too), line by line translations; may be repeated");
+  pairs("--dev-pair", options->dev_pairs, "Own dev set: as --pair; nothing is held out for dev then");
+  pairs("--test-pair", options->test_pairs, "Own test set: as --pair; nothing is held out for test then");
+  tables("--dev-tsv", options->dev_tsv, "Own dev set: as --tsv");
+  tables("--test-tsv", options->test_tsv, "Own test set: as --tsv");
+  command->add_option("--source", options->source,
+                      "Language of the first file of every pair; default: what its name ends in, as .en or .en.gz");
+  command->add_option("--target", options->target, "Language of the second file of every pair; default: likewise");
+  command->add_flag("--strict", options->import.strict,
+                    "A row of own text that cannot be used is an error; by default it is left out and counted");
+  command->add_flag("--drop-identical", options->import.drop_identical, "Leave out translations that are their source");
+  command
+      ->add_option("--max-characters", options->import.max_characters,
+                   "Rows of own text with a longer text are left out; 0: none")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1000000000));
   command->footer("The archive is the one this machine's apt knows; DDTP_ARCHIVE names another.");
-  command->callback([options] {
+  command->callback([options, command] {
     options->tokenizer.seed = options->split.seed;
+    options->tokenizer.shrink = command->count("--vocab") == 0;
+    const auto refuse = [command](std::initializer_list<const char*> names, const char* why) {
+      for (const char* name : names) sparsemoe::require(command->count(name) == 0, name, " ", why);
+    };
+    if (options->own())
+      refuse({"--languages", "--suites", "--work", "--refresh", "--keep-kinds"},
+             "is for package descriptions: not together with --tsv and --pair");
+    else
+      refuse({"--dev-pair", "--test-pair", "--dev-tsv", "--test-tsv", "--source", "--target", "--strict",
+              "--drop-identical", "--max-characters"},
+             "is for own text: give --tsv or --pair too");
+    if (options->pairs.empty() && options->dev_pairs.empty() && options->test_pairs.empty())
+      refuse({"--source", "--target"}, "names the files of --pair: give that too");
+    if (options->tokenizer.vocabulary == 0) refuse({"--vocab-lines"}, "does nothing with --vocab 0");
     make_corpus(*options);
   });
 }

@@ -1,176 +1,224 @@
-// import.hpp -- turns users' own parallel text into the same kind of corpus.
-// Main idea: strict reading (one sentence with file:line for the first thing wrong), no judgement of the text: only
-// white space, NFC and exact repeats are touched. Read next: write.hpp.
+// import.hpp -- reads users' own parallel text: TSV files and pairs of line-by-line files, as they come from the web.
+// Main idea: rows that cannot be used are left out and counted by reason, never changed; with `strict` the first one
+// ends it with file:line. What fits no row (files of unequal length, no header) is always an Error. Read next:
+// hold_out.hpp.
 #pragma once
 
 #include <algorithm>
-#include <numeric>
+#include <array>
+#include <cstddef>
 #include <string>
 #include <string_view>
-#include <unordered_map>
-#include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "clean.hpp"
-#include "read_corpus.hpp"
-#include "split.hpp"
+#include "text_file.hpp"
 
 namespace nmt {
 
-/// Parallel lines of users; `languages` name the columns, the first is the pivot.
+/// Where a row may go: users can bring development and test sets of their own.
+enum class RowUse { any, dev, test };
+
+/// Parallel lines of users; `languages` name the columns, the first is the pivot. A row has as many texts, cleaned;
+/// an empty one means none in that language.
 struct ParallelText {
   std::vector<std::string> languages;
   std::vector<std::vector<std::string>> rows;
+  std::vector<RowUse> use;  ///< of each row; empty: any
 };
 
-namespace detail {
+/// Why a row was left out; `kept` when it was not.
+enum class RowFault { kept, columns, encoding, nul, empty, too_long, identical };
 
-inline std::vector<std::string> read_lines(const fs::path& path) {
-  const std::string text = read_file(path);
-  std::vector<std::string> lines;
-  std::size_t start = 0;
-  while (start < text.size()) {
-    const auto end = std::min(text.find('\n', start), text.size());
-    std::string_view line = std::string_view(text).substr(start, end - start);
-    if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
-    if (lines.empty() && line.starts_with("\xEF\xBB\xBF")) line.remove_prefix(3);  // byte order mark
-    const std::string where = sparsemoe::join(path.string(), ":", lines.size() + 1);
-    sparsemoe::require_utf8(line, where);
-    sparsemoe::require(line.find('\0') == std::string_view::npos, where, ": a NUL byte: is this a text file?");
-    lines.emplace_back(line);
-    start = end + 1;
-  }
-  return lines;
-}
+inline constexpr std::array<std::string_view, 7> row_fault_names = {
+    "kept", "with other columns than the header", "not UTF-8", "with a NUL byte", "empty", "over-long", "identical"};
 
-inline std::vector<std::string> split_tabs(std::string_view line) {
-  std::vector<std::string> fields;
-  for (std::size_t start = 0; start <= line.size();) {
-    const auto stop = std::min(line.find('\t', start), line.size());
-    fields.emplace_back(line.substr(start, stop - start));
-    start = stop + 1;
-  }
-  return fields;
-}
+struct ImportOptions {
+  bool strict = false;                 ///< the first row that cannot be used is an Error
+  bool drop_identical = false;         ///< leave out translations that are their source
+  std::size_t max_characters = 20000;  ///< of one text; 0: any
+};
 
-}  // namespace detail
+/// Rows by fault, and the first place of each.
+struct RowCounts {
+  std::size_t read = 0;
+  std::array<std::size_t, row_fault_names.size()> of{};
+  std::array<std::string, row_fault_names.size()> first;
 
-/// Reads a TSV file whose first line names the languages. A row may leave cells empty, but not the first and not all
-/// others. Throws Error with file:line for anything else.
-inline ParallelText read_parallel_tsv(const fs::path& path) {
-  const auto lines = detail::read_lines(path);
-  sparsemoe::require(!lines.empty(), path.string(), ": empty file, expected a header line of language codes");
-  ParallelText out;
-  out.languages = detail::split_tabs(lines[0]);
-  sparsemoe::require(out.languages.size() >= 2, path.string(),
-                     ":1: expected two or more language codes separated by tabs");
-  for (std::size_t i = 0; i < out.languages.size(); ++i) {
-    try {
-      require_language_code(out.languages[i]);
-    } catch (const sparsemoe::Error& problem) {
-      sparsemoe::fail(path.string(), ":1: ", problem.what());
+  /// "3 rows read: 2 kept, 1 empty"; `repeated` of the kept ones are repeats.
+  std::string summary(std::size_t repeated = 0) const {
+    std::string out = sparsemoe::join(read, " rows read: ", of[0] - repeated, " kept"), places;
+    for (std::size_t f = 1; f < of.size(); ++f) {
+      if (of[f] == 0) continue;
+      out += sparsemoe::join(", ", of[f], " ", row_fault_names[f]);
+      places += sparsemoe::join(places.empty() ? "" : ", ", first[f], " ", row_fault_names[f]);
     }
-    sparsemoe::require(std::count(out.languages.begin(), out.languages.end(), out.languages[i]) == 1, path.string(),
-                       ":1: ", out.languages[i], " names two columns");
+    if (repeated > 0) out += sparsemoe::join(", ", repeated, " repeated");
+    return out + (places.empty() ? "" : "; the first: " + places);
   }
-  for (std::size_t n = 1; n < lines.size(); ++n) {
-    auto fields = detail::split_tabs(lines[n]);
-    const std::string where = sparsemoe::join(path.string(), ":", n + 1);
-    sparsemoe::require(fields.size() == out.languages.size(), where, ": ", fields.size(), " columns, the header has ",
-                       out.languages.size());
-    for (auto& field : fields) field = clean_text(field);
-    sparsemoe::require(!fields[0].empty(), where, ": no text in ", out.languages[0]);
-    sparsemoe::require(std::any_of(fields.begin() + 1, fields.end(), [](const auto& f) { return !f.empty(); }), where,
-                       ": no translation");
-    out.rows.push_back(std::move(fields));
-  }
-  sparsemoe::require(!out.rows.empty(), path.string(), ": a header and no text");
-  return out;
-}
+};
 
-/// Reads two plain files, line by line translations of each other. Throws Error with file:line for empty lines and
-/// malformed UTF-8, and when the files differ in length.
-inline ParallelText read_parallel_files(const fs::path& source, const fs::path& target,
-                                        const std::string& source_language, const std::string& target_language) {
-  require_language_code(source_language);
-  require_language_code(target_language);
-  sparsemoe::require(source_language != target_language, "--source and --target are both ", source_language);
-  auto a = detail::read_lines(source), b = detail::read_lines(target);
-  sparsemoe::require(a.size() == b.size(), source.string(), ":", std::min(a.size(), b.size()) + 1, ": ",
-                     source.string(), " has ", a.size(), " lines and ", target.string(), " has ", b.size());
-  sparsemoe::require(!a.empty(), source.string(), ": empty file");
-  ParallelText out{{source_language, target_language}, {}};
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    std::vector<std::string> row = {clean_text(a[i]), clean_text(b[i])};
-    sparsemoe::require(!row[0].empty(), source.string(), ":", i + 1, ": empty line");
-    sparsemoe::require(!row[1].empty(), target.string(), ":", i + 1, ": empty line");
-    out.rows.push_back(std::move(row));
-  }
-  return out;
-}
+/// Reads files into one ParallelText.
+class ParallelReader {
+ public:
+  explicit ParallelReader(const ImportOptions& options) : options_(options) {}
 
-/// Divides users' text: a fixed hash orders the groups of rows that share a source or a target after normalisation; up
-/// to `options.test` and `options.dev` rows, but at most a twentieth each, are held out, whole groups only.
-/// Exact repeats are dropped. Nothing is filtered.
-inline Corpus split_parallel(const ParallelText& text, const SplitOptions& options) {
-  // Rows that share a normalised text in any language belong together: union-find over texts.
-  std::vector<std::size_t> parent(text.rows.size());
-  std::iota(parent.begin(), parent.end(), std::size_t{0});
-  const auto root = [&parent](std::size_t i) {
-    while (parent[i] != i) i = parent[i] = parent[parent[i]];
-    return i;
-  };
-  std::unordered_map<std::string, std::size_t> first;
-  std::unordered_set<std::string> rows_seen;
-  std::vector<char> repeat(text.rows.size(), 0);
-  for (std::size_t i = 0; i < text.rows.size(); ++i) {
-    std::string whole;
-    for (std::size_t l = 0; l < text.languages.size(); ++l) {
-      (whole += text.rows[i][l]) += '\t';
-      if (text.rows[i][l].empty()) continue;
-      auto key = joined(key_words(text.rows[i][l], {}));
-      if (key.empty()) key = text.rows[i][l];
-      const auto [it, is_new] = first.emplace(sparsemoe::join(l, ' ', key), i);
-      if (!is_new) parent[std::max(root(i), root(it->second))] = std::min(root(i), root(it->second));
-    }
-    repeat[i] = !rows_seen.insert(whole).second;
-  }
-  std::vector<std::pair<std::uint64_t, std::size_t>> groups;
-  for (std::size_t i = 0; i < text.rows.size(); ++i)
-    if (root(i) == i) groups.emplace_back(stable_hash(text.rows[i][0], options.seed + 3), i);
-  std::sort(groups.begin(), groups.end());
-  std::vector<std::size_t> sizes(text.rows.size());
-  for (std::size_t i = 0; i < text.rows.size(); ++i) ++sizes[root(i)];
-  const std::size_t share = text.rows.size() / 20;
-  std::size_t tests = std::min(options.test, share), devs = std::min(options.dev, share);
-  std::unordered_map<std::size_t, Part> held;
-  for (const auto& group : groups) {
-    const std::size_t size = sizes[group.second];  // a group too large for what is left to hold out is trained on
-    std::size_t& left = size <= tests ? tests : devs;
-    if (size > left) continue;
-    held[group.second] = size <= tests ? Part::test : Part::dev;
-    left -= size;
-  }
-  Corpus corpus;
-  corpus.languages = text.languages;
-  for (const auto& [name, which] : {std::pair{"train", Part::train}, {"dev", Part::dev}, {"test", Part::test}}) {
-    SplitRows& rows = corpus.splits[name];
-    for (const auto& language : text.languages) rows.text[language];
-    for (std::size_t i = 0; i < text.rows.size(); ++i) {
-      const auto it = held.find(root(i));
-      if (repeat[i] || (it == held.end() ? Part::train : it->second) != which) continue;
-      const auto id = static_cast<std::uint32_t>(rows.ids.size());
-      rows.ids.push_back(id);
-      rows.kinds.push_back('t');
-      rows.sources.emplace_back();
-      for (std::size_t l = 0; l < text.languages.size(); ++l) {
-        if (text.rows[i][l].empty()) continue;
-        rows.text[text.languages[l]].ids.push_back(id);
-        rows.text[text.languages[l]].lines.push_back(text.rows[i][l]);
+  /// A TSV file whose first line names the languages. A row may leave cells empty, but not the pivot and not all
+  /// others. Throws Error for a file without such a line.
+  void read_tsv(const fs::path& path, RowUse use) {
+    const std::string text = read_text(path);
+    const auto lines = lines_of(text);
+    sparsemoe::require(!lines.empty(), path.string(), ": empty file, expected a header line of language codes");
+    const auto header = split_tabs(lines[0]);
+    sparsemoe::require(header.size() >= 2, path.string(), ":1: expected two or more language codes separated by tabs");
+    std::vector<std::size_t> columns;
+    bool words = true;
+    for (std::size_t i = 0; i < header.size(); ++i) {
+      const std::string name(header[i]);
+      try {
+        require_language_name(name);
+        for (std::size_t j = 0; j < i; ++j)
+          if (sparsemoe::same_language(header[j], name))
+            sparsemoe::fail(header[j] == name ? "" : std::string(header[j]) + " and ", name, " names two columns");
+        columns.push_back(column(name, use));
+      } catch (const sparsemoe::Error& problem) {
+        sparsemoe::fail(path.string(), ":1: ", problem.what());
       }
+      words = words && looks_like_a_word(name);
+    }
+    if (words)
+      say("warning: ", path.string(), ":1: ", header[0], " and ", header[1],
+          " are taken for names of languages; if this line is text, put a line of language codes before it");
+    sparsemoe::require(lines.size() > 1, path.string(), ": a header and no text");
+    for (std::size_t n = 1; n < lines.size(); ++n) {
+      const std::string where = sparsemoe::join(path.string(), ":", n + 1);
+      if (bad_bytes(lines[n], where)) continue;
+      const auto fields = split_tabs(lines[n]);
+      if (fields.size() != columns.size()) {
+        fault(RowFault::columns, where, sparsemoe::join(fields.size(), " columns, the header has ", columns.size()));
+        continue;
+      }
+      std::vector<std::string> row(out_.languages.size());
+      for (std::size_t i = 0; i < fields.size(); ++i) row[columns[i]] = clean_text(fields[i]);
+      add(std::move(row), where, where, use);
     }
   }
-  return corpus;
-}
+
+  /// Two files, line by line translations of each other. Throws Error when they differ in length or are empty.
+  void read_pair(const fs::path& source, const fs::path& target, const std::string& source_language,
+                 const std::string& target_language, RowUse use) {
+    require_language_name(source_language);
+    require_language_name(target_language);
+    sparsemoe::require(!sparsemoe::same_language(source_language, target_language), source.string(), " and ",
+                       target.string(), " are both ", source_language);
+    const std::string a = read_text(source), b = read_text(target);
+    const auto x = lines_of(a), y = lines_of(b);
+    sparsemoe::require(x.size() == y.size(), source.string(), ":", std::min(x.size(), y.size()) + 1, ": ",
+                       source.string(), " has ", x.size(), " lines and ", target.string(), " has ", y.size());
+    sparsemoe::require(!x.empty(), source.string(), ": empty file");
+    const std::size_t from = column(source_language, use), to = column(target_language, use);
+    sparsemoe::require(from == 0 || to == 0, source.string(), " and ", target.string(), ": neither is ",
+                       out_.languages[0], ", the first language of the corpus");
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const std::string at = sparsemoe::join(source.string(), ":", i + 1),
+                        to_at = sparsemoe::join(target.string(), ":", i + 1);
+      if (bad_bytes(x[i], at) || bad_bytes(y[i], to_at)) continue;
+      std::vector<std::string> row(out_.languages.size());
+      row[from] = clean_text(x[i]);
+      row[to] = clean_text(y[i]);
+      add(std::move(row), from == 0 ? at : to_at, from == 0 ? to_at : at, use);
+    }
+  }
+
+  const RowCounts& counts() const { return counts_; }
+
+  /// What was read. Throws Error when no row is left.
+  ParallelText take() {
+    sparsemoe::require(counts_.of[0] > 0, "no row is left: ", counts_.summary());
+    for (auto& row : out_.rows) row.resize(out_.languages.size());  // languages may have come after it
+    return std::move(out_);
+  }
+
+ private:
+  /// The lines of a text, without their ends, CR LF or LF, and without a byte order mark.
+  static std::vector<std::string_view> lines_of(std::string_view text) {
+    std::vector<std::string_view> lines;
+    if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
+    for (std::size_t start = 0; start < text.size();) {
+      const auto end = std::min(text.find('\n', start), text.size());
+      std::string_view line = text.substr(start, end - start);
+      if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
+      lines.push_back(line);
+      start = end + 1;
+    }
+    return lines;
+  }
+
+  static std::vector<std::string_view> split_tabs(std::string_view line) {
+    std::vector<std::string_view> fields;
+    for (std::size_t start = 0; start <= line.size();) {
+      const auto stop = std::min(line.find('\t', start), line.size());
+      fields.push_back(line.substr(start, stop - start));
+      start = stop + 1;
+    }
+    return fields;
+  }
+
+  /// The column of a language, by any of its codes; a new one at the end. Held-out sets bring no new language.
+  std::size_t column(const std::string& name, RowUse use) {
+    const auto it = std::find_if(out_.languages.begin(), out_.languages.end(),
+                                 [&](const std::string& known) { return sparsemoe::same_language(known, name); });
+    if (it != out_.languages.end()) return static_cast<std::size_t>(it - out_.languages.begin());
+    sparsemoe::require(use == RowUse::any, "the training text has no language '", name, "'");
+    out_.languages.push_back(name);
+    return out_.languages.size() - 1;
+  }
+
+  void fault(RowFault kind, const std::string& where, const std::string& sentence) {
+    sparsemoe::require(!options_.strict, where, ": ", sentence);
+    const auto i = static_cast<std::size_t>(kind);
+    ++counts_.read;
+    if (counts_.of[i]++ == 0) counts_.first[i] = where;
+  }
+
+  bool bad_bytes(std::string_view line, const std::string& where) {
+    if (const auto at = sparsemoe::find_invalid_utf8(line)) {
+      fault(RowFault::encoding, where, sparsemoe::join("not valid UTF-8 at byte ", *at));
+      return true;
+    }
+    if (line.find('\0') == std::string_view::npos) return false;
+    fault(RowFault::nul, where, "a NUL byte: is this a text file?");
+    return true;
+  }
+
+  /// `where` is the pivot's place, `others` that of the translations.
+  void add(std::vector<std::string> row, const std::string& where, const std::string& others, RowUse use) {
+    const auto any = [&row] {
+      return std::any_of(row.begin() + 1, row.end(), [](const auto& t) { return !t.empty(); });
+    };
+    if (row[0].empty()) return fault(RowFault::empty, where, "no text in " + out_.languages[0]);
+    if (!any()) return fault(RowFault::empty, others, "no translation");
+    for (const auto& text : row)
+      if (options_.max_characters > 0 && text.size() > options_.max_characters &&
+          count_characters(text) > options_.max_characters)
+        return fault(
+            RowFault::too_long, where,
+            sparsemoe::join(count_characters(text), " characters; --max-characters is ", options_.max_characters));
+    if (options_.drop_identical) {
+      for (std::size_t l = 1; l < row.size(); ++l)
+        if (row[l] == row[0]) row[l].clear();
+      if (!any()) return fault(RowFault::identical, where, "the translation is the source");
+    }
+    ++counts_.read;
+    ++counts_.of[0];
+    out_.rows.push_back(std::move(row));
+    out_.use.push_back(use);
+  }
+
+  ImportOptions options_;
+  ParallelText out_;
+  RowCounts counts_;
+};
 
 }  // namespace nmt

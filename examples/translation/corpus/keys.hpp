@@ -84,6 +84,13 @@ inline std::string joined(const std::vector<std::string>& words) {
   return out;
 }
 
+/// What is the same in two texts that count as the same, everywhere that text is divided or compared: its key words,
+/// or, where it has none ("?!", a note of music), the text itself.
+inline std::string text_key(std::string_view text) {
+  std::string key = joined(key_words(text, {}));
+  return key.empty() ? std::string(text) : key;
+}
+
 /// The family of a source package: its name up to the first version number, so that gcc-12 and gcc-13-cross are one.
 inline std::string family_of(std::string_view source) {
   const auto digit = [](char c) { return c >= '0' && c <= '9'; };

@@ -13,6 +13,8 @@
 
 #include "sparsemoe/error.hpp"
 #include "sparsemoe/io/terminal.hpp"
+#include "sparsemoe/text/input.hpp"
+#include "sparsemoe/text/language.hpp"
 #include "sparsemoe/text/utf8.hpp"
 
 namespace nmt {
@@ -20,21 +22,22 @@ namespace nmt {
 /// The writing systems whose text must be unwrapped, split and filtered differently.
 enum class Script { latin, cyrillic, japanese, hangul, chinese, other };
 
-inline std::string_view base_language(std::string_view language) {
-  return language.substr(0, language.find_first_of("_-"));
-}
-
+/// By any code of the language; a script that the name says wins.
 inline Script script_of(std::string_view language) {
-  const std::string_view base = base_language(language);
-  const auto one_of = [base](std::initializer_list<std::string_view> list) {
-    return std::find(list.begin(), list.end(), base) != list.end();
+  const sparsemoe::LanguageName name = sparsemoe::language_name(language);
+  const auto one_of = [](const std::string& part, std::initializer_list<std::string_view> list) {
+    return std::find(list.begin(), list.end(), part) != list.end();
   };
-  if (base == "ja") return Script::japanese;
-  if (base == "ko") return Script::hangul;
-  if (base == "zh") return Script::chinese;
-  if (one_of({"ru", "uk", "sr", "bg", "be", "mk"})) return Script::cyrillic;
-  if (one_of({"el", "ar", "he", "fa", "hi", "km", "ka", "ml", "ta", "th"})) return Script::other;
-  return Script::latin;
+  if (name.script == "Latn") return Script::latin;
+  if (name.script == "Cyrl") return Script::cyrillic;
+  if (name.script == "Hans" || name.script == "Hant") return Script::chinese;
+  if (!name.script.empty()) return Script::other;
+  if (name.language == "ja") return Script::japanese;
+  if (name.language == "ko") return Script::hangul;
+  if (one_of(name.language, {"zh", "yue", "wuu", "nan", "hak", "lzh"})) return Script::chinese;
+  const std::string usual = sparsemoe::detail::usual_script(name.language);
+  if (usual == "Cyrl") return Script::cyrillic;
+  return usual.empty() || usual == "Latn" ? Script::latin : Script::other;
 }
 
 /// The languages of the package descriptions with enough text to train on, largest first, English not among them.
@@ -43,19 +46,42 @@ inline std::vector<std::string> ddtp_languages() {
           "ru", "uk", "es", "cs", "pt",    "zh_CN", "fi", "sr", "nl"};
 }
 
-/// Throws Error unless `language` looks like "de" or "pt_BR": codes become file names and apt options.
+/// Throws Error unless `language` is a name that the archive could have, as "de", "pt_BR" or "sr@latin": it becomes a
+/// file name and an option of apt.
 inline void require_language_code(std::string_view language) {
   const auto lower = [](char c) { return c >= 'a' && c <= 'z'; };
   const auto rest = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'); };
-  const std::string_view base = base_language(language);
+  const std::string_view base = language.substr(0, language.find_first_of("_-@"));
   bool ok = base.size() >= 2 && base.size() <= 3 && std::all_of(base.begin(), base.end(), lower);
   if (language.size() > base.size()) {
-    const std::string_view region = language.substr(base.size() + 1);
-    ok = ok && region.size() >= 2 && region.size() <= 4 && std::all_of(region.begin(), region.end(), rest);
+    const std::string_view more = language.substr(base.size() + 1);
+    ok = ok && more.size() >= 2 && more.size() <= 8 && std::all_of(more.begin(), more.end(), rest);
   }
   sparsemoe::require(ok, "'", language,
-                     "' is not a language code: expected two or three lower-case letters, as in de, ",
-                     "with an optional region, as in pt_BR");
+                     "' is not a language of the archive: expected two or three lower-case letters, as in de, ",
+                     "with an optional region or variant, as in pt_BR and sr@latin");
+}
+
+/// Throws Error unless `name` can name a language of a corpus: it becomes a file name and a tag.
+inline void require_language_name(std::string_view name) {
+  sparsemoe::require_utf8(name, "the name of a language");
+  bool ok = !name.empty() && name.size() <= 64 && name[0] != '.' && name[0] != '-' && name != "sources" &&
+            name.find_first_of("/\\,<>|*?\"':") == std::string_view::npos;
+  for (std::size_t at = 0; at < name.size();) {
+    const auto step = sparsemoe::read_utf8(name, at);
+    const char32_t c = step.code;
+    ok = ok && c >= 0x20 && !(c >= 0x7F && c <= 0x9F) && !sparsemoe::is_invisible(c) && c != 0x2581;
+    at += step.bytes;
+  }
+  sparsemoe::require(ok, "'", name,
+                     "' cannot name a language: expected a code such as de, pt_BR, zho_Hans or sr@latin, or ",
+                     "any name of at most 64 bytes without white space and / \\ , : < > | * ? and quotes");
+}
+
+/// Whether a name is more like a word of a text than like a code: a file of text may lack its header.
+inline bool looks_like_a_word(std::string_view name) {
+  const std::string_view base = name.substr(0, name.find_first_of("_-@."));
+  return base.size() > 3 && std::none_of(base.begin(), base.end(), [](char c) { return c >= '0' && c <= '9'; });
 }
 
 inline char32_t to_lower(char32_t c) {

@@ -53,9 +53,9 @@ inline Leaks check_leaks(const Corpus& corpus, const SplitOptions& options) {
         if (x == seen.text.end() || y == held.text.end()) continue;
         const std::unordered_set<std::string_view> exact(x->second.lines.begin(), x->second.lines.end());
         std::unordered_set<std::string> normal;
-        for (const auto& line : x->second.lines) normal.insert(joined(words(line)));
+        for (const auto& line : x->second.lines) normal.insert(text_key(line));
         for (const auto& line : y->second.lines) {
-          const bool same = normal.contains(joined(words(line)));
+          const bool same = normal.contains(text_key(line));
           if (language == pivot) {
             leaks.english += exact.contains(line);
             leaks.normalised += same;

@@ -51,10 +51,11 @@ inline Part part_of_family(std::string_view family, int scarcity, std::uint64_t 
 
 /// 0 for languages with much text in the package descriptions, 1 for few thousand pairs, 2 for less.
 inline int scarcity_of(std::string_view language) {
+  using sparsemoe::same_language;
   for (const char* l : {"zh_CN", "pt", "es", "cs"})
-    if (language == l) return 1;
+    if (same_language(language, l)) return 1;
   for (const char* l : {"da", "it", "fr", "de", "pt_BR", "sk", "pl", "ja", "ko", "ru", "uk"})
-    if (language == l) return 0;
+    if (same_language(language, l)) return 0;
   return 2;
 }
 
@@ -82,11 +83,13 @@ struct SplitReport {
 inline Corpus split_segments(std::vector<Segment>& segments, const std::vector<std::string>& languages,
                              const SplitOptions& options, SplitReport& report) {
   std::sort(segments.begin(), segments.end(), [](const auto& a, const auto& b) { return a.text[0] < b.text[0]; });
+  std::vector<int> scarce;  // of a language
+  for (const auto& language : languages) scarce.push_back(scarcity_of(language));
   std::unordered_map<std::string, int> scarcity;  // of a family: that of its scarcest language
   for (const auto& s : segments) {
     int most = 0;
     for (std::size_t l = 1; l < languages.size(); ++l)
-      if (!s.text[l].empty()) most = std::max(most, scarcity_of(languages[l]));
+      if (!s.text[l].empty()) most = std::max(most, scarce[l]);
     for (const auto& source : s.sources) {
       int& entry = scarcity[family_of(source)];
       entry = std::max(entry, most);
@@ -151,7 +154,7 @@ inline Corpus split_segments(std::vector<Segment>& segments, const std::vector<s
   std::unordered_map<std::string, std::vector<std::size_t>> used;
   std::unordered_set<std::string> train_keys, train_templates, train_english;
   std::vector<std::unordered_set<std::string>> train_targets(languages.size());
-  const auto plain = [](std::string_view text) { return joined(key_words(text, {})); };
+  const auto plain = [](std::string_view text) { return text_key(text); };
   for (const std::size_t i : by_use) {
     if (part[i] != Part::train) continue;
     Segment& s = segments[i];

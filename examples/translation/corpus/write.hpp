@@ -1,9 +1,7 @@
 // write.hpp -- writes a corpus directory so that it is there whole or not at all.
-// Main idea: everything goes into a directory beside the target, which is renamed at the end; on an error it is
-// removed. Read next: read_corpus.hpp, the reader of the same files.
+// Main idea: everything goes into a directory of its own beside the target, which is synced and renamed at the end; on
+// an error it is removed. Read next: read_corpus.hpp, the reader of the same files.
 #pragma once
-
-#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 #include <string>
@@ -11,58 +9,48 @@
 #include <vector>
 
 #include "read_corpus.hpp"
+#include "sparsemoe/io/directory.hpp"
 
 namespace nmt {
 
-/// A directory under a temporary name beside `target`. commit() gives it the name; without it, it is removed.
+/// A corpus being built: AtomicDirectory with the rules of --out.
 class NewDirectory {
  public:
   /// Throws Error when `target` exists and is neither empty nor, with `replace`, a corpus.
-  NewDirectory(const fs::path& target, bool replace)
-      : target_(fs::absolute(target).lexically_normal()), replace_(replace) {
-    if (!target_.has_filename()) target_ = target_.parent_path();
-    if (fs::exists(target_)) {
-      const bool empty = fs::is_directory(target_) && fs::is_empty(target_);
-      sparsemoe::require(empty || replace_, target_.string(),
-                         " exists: choose another --out, or --force to replace a corpus");
-      sparsemoe::require(empty || fs::exists(target_ / "corpus.json"), target_.string(),
-                         " is not a corpus (no corpus.json): it will not be replaced");
-    }
-    path_ = target_;
-    path_ += sparsemoe::join(".partial-", ::getpid());
-    std::error_code error;
-    fs::create_directories(path_, error);
-    sparsemoe::require(!error, path_.string(), ": cannot be made: ", error.message());
-  }
-  NewDirectory(const NewDirectory&) = delete;
-  NewDirectory& operator=(const NewDirectory&) = delete;
-  ~NewDirectory() {
-    std::error_code ignored;
-    if (!done_) fs::remove_all(path_, ignored);
-  }
+  NewDirectory(const fs::path& target, bool replace) : made_(checked(target, replace)) {}
 
-  const fs::path& path() const { return path_; }
+  const fs::path& path() const { return made_.path(); }
 
-  /// Gives the directory its name. Throws Error when the system refuses.
-  void commit() {
-    std::error_code error;
-    fs::path old;
-    if (fs::exists(target_) && !fs::is_empty(target_)) {
-      old = target_;
-      old += sparsemoe::join(".old-", ::getpid());
-      fs::rename(target_, old, error);
-      sparsemoe::require(!error, target_.string(), ": cannot be moved aside: ", error.message());
-    }
-    fs::rename(path_, target_, error);
-    sparsemoe::require(!error, target_.string(), ": cannot be written: ", error.message());
-    done_ = true;
-    if (!old.empty()) fs::remove_all(old, error);
-  }
+  /// Syncs everything and gives the directory its name. Throws Error when the system refuses.
+  void commit() { made_.commit(sparsemoe::Existing::replace); }
 
  private:
-  fs::path target_, path_;
-  bool replace_ = false, done_ = false;
+  static fs::path checked(const fs::path& target, bool replace) {
+    sparsemoe::require(!target.empty(), "--out names no directory");
+    std::error_code error;
+    fs::path path = fs::absolute(target).lexically_normal();
+    if (!path.has_filename()) path = path.parent_path();
+    if (is_there(path)) {
+      const bool empty = fs::is_directory(path, error) && fs::is_empty(path, error);
+      sparsemoe::require(empty || replace, path.string(),
+                         " exists: choose another --out, or --force to replace a corpus");
+      sparsemoe::require(empty || is_there(path / "corpus.json"), path.string(),
+                         " is not a corpus (no corpus.json): it will not be replaced");
+    }
+    fs::create_directories(path.parent_path(), error);
+    if (error) sparsemoe::fail_file(path.parent_path(), "cannot be made: ", error.message());
+    return path;
+  }
+
+  sparsemoe::AtomicDirectory made_;
 };
+
+/// A file of a directory that is being built. Throws FileError.
+inline void write_file(const fs::path& path, std::string_view text) {
+  auto file = sparsemoe::File::create(path);
+  file.write_all(text);
+  file.close();
+}
 
 /// Where a corpus comes from, for corpus.json.
 struct CorpusAbout {
@@ -108,7 +96,7 @@ inline void write_corpus(const Corpus& corpus, const CorpusAbout& about, const f
   ordered_json counts;
   counts["suites"] = about.suites;
   counts["pairs"] = pairs;
-  counts[corpus.languages[0] == "en" ? "english" : corpus.languages[0]] = pivot;
+  counts[sparsemoe::same_language(corpus.languages[0], "en") ? "english" : "pivot"] = pivot;
   write_file(folder / "counts.json", counts.dump(1) + "\n");
   ordered_json description;
   description["format"] = 1;

@@ -136,6 +136,12 @@ inline LanguageName language_name(std::string_view name) {
   return out;
 }
 
+/// True for codes of ISO 639 that have a two-letter form, in lower case: "de", "deu", not "txt".
+inline bool is_language_code(std::string_view code) {
+  return code.size() >= 2 && code.size() <= 3 && detail::all_letters(code) &&
+         detail::kLanguageCodes.find(" " + detail::two_letter_code(std::string(code)) + ",") != std::string_view::npos;
+}
+
 /// The two-letter code of a name's language where there is one: "zh" of zho_Hans.
 inline std::string base_language(std::string_view name) { return language_name(name).language; }
 
