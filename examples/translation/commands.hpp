@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdio>
-#include <iostream>
 #include <string>
 #include <vector>
 
@@ -22,40 +21,37 @@ struct SampleOptions {
 
 /// A few lines of standard input into several languages: printed side by side, and written as the report's
 /// samples.json.
-inline int samples(const SampleOptions& o) {
+inline int samples(SampleOptions o) {
   auto loaded = load_model(o.model, o.threads);
-  require_language(loaded.file, o.from, "--from");
-  for (const auto& to : o.to) require_language(loaded.file, to, "--to");
-  std::vector<std::string> lines;
-  for (std::string line; std::getline(std::cin, line);) {
-    moe::require_utf8(line, moe::join("standard input:", lines.size() + 1));
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    lines.push_back(line);
-  }
+  o.from = require_language(loaded.file, o.from, "--from");
+  for (auto& to : o.to) to = require_language(loaded.file, to, "--to");
+  std::vector<UserLine> lines;
+  UserText input(*loaded.tokenizer, {});
+  for (UserLine line; input.next(line);) lines.push_back(std::move(line));
   std::vector<std::vector<std::string>> out;
   for (const auto& to : o.to) {
     const std::int32_t task = loaded.file.task_of(o.from, to), tag = loaded.tokenizer->tag(to);
     std::vector<Ids> encoded;
-    for (const auto& line : lines) {
-      encoded.push_back(loaded.tokenizer->encode(line));
-      encoded.back().insert(encoded.back().begin(), tag);
-      encoded.back().push_back(Tokenizer::end);
-    }
+    for (const auto& line : lines)
+      if (!line.ids.empty()) encoded.push_back(source_ids(tag, line.ids));
     std::vector<const Ids*> sources;
     for (const auto& ids : encoded) sources.push_back(&ids);
-    out.push_back(translate_all(*loaded.translator, *loaded.tokenizer, sources,
-                                std::vector<std::int32_t>(sources.size(), task), o.max_length));
+    const auto found = translate_all(*loaded.translator, *loaded.tokenizer, sources,
+                                     std::vector<std::int32_t>(sources.size(), task), o.max_length);
+    auto next = found.begin();
+    auto& texts = out.emplace_back();
+    for (const auto& line : lines) texts.push_back(line.ids.empty() ? std::string() : *next++);
   }
   moe::Json all = moe::Json::array();
   for (std::size_t i = 0; i < lines.size(); ++i) {
     moe::Json translations = moe::Json::array();
-    std::printf("%-6s %s\n", o.from.c_str(), lines[i].c_str());
+    std::printf("%-6s %s\n", o.from.c_str(), generation::row_text(lines[i].text, false).c_str());
     for (std::size_t t = 0; t < o.to.size(); ++t) {
-      std::printf("%-6s %s\n", o.to[t].c_str(), out[t][i].c_str());
+      std::printf("%-6s %s\n", o.to[t].c_str(), generation::row_text(out[t][i], false).c_str());
       translations.push_back({{"language", o.to[t]}, {"text", out[t][i]}});
     }
     std::printf("\n");
-    all.push_back({{"source", lines[i]}, {"source_language", o.from}, {"translations", translations}});
+    all.push_back({{"source", lines[i].text}, {"source_language", o.from}, {"translations", translations}});
   }
   require_written();
   if (!o.out.empty()) moe::atomic_write(o.out, all.dump(2) + "\n");
@@ -81,10 +77,11 @@ inline int evaluate(EvaluateOptions o) {
   std::vector<std::string> languages = loaded.file.languages;
   if (!o.languages.empty()) {
     languages = {languages.front()};
-    for (const auto& l : o.languages)
-      if (l != languages.front()) languages.push_back(l);
+    for (const auto& asked : o.languages) {
+      const auto& l = require_language(loaded.file, asked, "--languages");
+      if (std::find(languages.begin(), languages.end(), l) == languages.end()) languages.push_back(l);
+    }
   }
-  for (const auto& l : languages) require_language(loaded.file, l, "--languages");
   const Corpus corpus = load_corpus(o.corpus, languages);
   const auto& split = corpus.split(o.split);
   std::map<std::string, std::size_t> train_pairs;

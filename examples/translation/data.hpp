@@ -117,6 +117,13 @@ inline std::vector<std::uint8_t> banned_ids(const Tokenizer& tokenizer, const st
   return banned;
 }
 
+/// For each id, the byte that it stands for, -1 for text: with it a search makes valid UTF-8 only.
+inline std::vector<std::int16_t> byte_pieces(const Tokenizer& tokenizer) {
+  std::vector<std::int16_t> bytes(static_cast<std::size_t>(tokenizer.size()), -1);
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = tokenizer.byte(static_cast<int>(i));
+  return bytes;
+}
+
 /// The best output of a search for each of many encoded sources: sorted by length, in batches, results in the given
 /// order. One beam is greedy search.
 inline std::vector<Ids> search_all(Translator& model, const std::vector<const Ids*>& sources,

@@ -78,8 +78,9 @@ int program(int argc, char** argv) {
   translate->add_option("--max-length", t.max_length, "Most tokens of an output")
       ->capture_default_str()
       ->check(CLI::Range(1, 100000));
-  translate->add_option("--max-source", t.max_source, "Most tokens of an input; longer ones are cut, with a warning")
-      ->capture_default_str()
+  translate
+      ->add_option("--max-source", t.max_source,
+                   "Most tokens of an input; longer ones are cut, with a warning; default: 1024")
       ->check(CLI::Range(8, 100000));
   translate->add_option("--beam", t.beam, "Beams; 1: greedy")->capture_default_str()->check(CLI::Range(1, 64));
   translate->add_option("--nbest", t.nbest, "Translations a line, as rows: line number, score, text")
@@ -97,7 +98,10 @@ int program(int argc, char** argv) {
       ->capture_default_str()
       ->check(CLI::Range(0, 1000));
   add_expert_options(translate, t.experts);
-  translate->add_flag("--json", t.json, "A JSON object a line: source, translations with text, score and ended");
+  translate->add_flag("--json", t.json, "A row of JSON a line: line, source, and outputs with text, score and ended");
+  translate->add_flag("--jsonl", t.jsonl, "Input too is a row of JSON a line: {\"text\": \"...\"}");
+  translate->add_flag("--strict", t.strict,
+                      "Bytes that are no UTF-8 are an error; by default they are replaced, with a warning");
   translate->add_option("--threads", t.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
 
   nmt::SampleOptions p;

@@ -125,12 +125,10 @@ inline ModelFile read_model_file(const fs::path& directory) {
   moe::load_config(directory / "config.json", file);
   return file;
 }
-/// Throws Error if the model was not trained on a language. `option` is what named it.
-inline void require_language(const ModelFile& file, const std::string& language, const char* option) {
-  std::string all;
-  for (const auto& l : file.languages) all += (all.empty() ? "" : ", ") + l;
-  moe::require(std::find(file.languages.begin(), file.languages.end(), language) != file.languages.end(), option,
-               ": the model does not know the language '", language, "'; it knows ", all);
+/// The model's own name of a language, which may be given by any of its codes. Throws Error if the model was not
+/// trained on it. `option` is what named it.
+inline const std::string& require_language(const ModelFile& file, const std::string& language, const char* option) {
+  return moe::require_language(language, file.languages, moe::join(option, ": the model"));
 }
 /// `experts`: the form of the expert matrices in memory.
 inline LoadedModel load_model(const fs::path& path, std::int64_t threads,
@@ -145,6 +143,7 @@ inline LoadedModel load_model(const fs::path& path, std::int64_t threads,
                " entries, config.json says ", request.file.vocabulary);
   try {
     request.banned = banned_ids(*tokenizer, request.file.languages);
+    request.bytes = byte_pieces(*tokenizer);
   } catch (const moe::Error& problem) {
     moe::fail_file(directory / "spm.model", problem.what());
   }

@@ -13,9 +13,7 @@
 
 #include "../generation/generate.hpp"
 #include "run_files.hpp"
-#include "sparsemoe/io/json.hpp"
-#include "sparsemoe/io/line_reader.hpp"
-#include "sparsemoe/text/utf8.hpp"
+#include "user_text.hpp"
 
 namespace nmt {
 
@@ -44,11 +42,14 @@ inline LoadedModel load_model(const fs::path& path, std::int64_t threads, const 
 
 struct TranslateOptions {
   std::string model, from = "en", to;
-  std::int64_t threads = 0, batch = 64, max_length = 256, max_source = 1024;
+  std::int64_t threads = 0, batch = 64, max_length = 256;
+  std::optional<std::int64_t> max_source;  // default: 1024, or the positions of a Hugging Face checkpoint
   std::int64_t beam = 1, nbest = 1, no_repeat_ngram = 0;
   double length_penalty = 1;
   moe::Stopping stopping = moe::Stopping::no_better;
-  bool json = false;
+  bool json = false;    // answers are rows of JSON
+  bool jsonl = false;   // requests too
+  bool strict = false;  // bytes that are no UTF-8 are an error
   ExpertOptions experts;
 };
 
@@ -65,32 +66,38 @@ class TranslateCommand {
     moe::require(o_.nbest <= o_.beam, "--nbest ", o_.nbest, " needs --beam ", o_.nbest, " or more; it is ", o_.beam);
     moe::require(std::isfinite(o_.length_penalty), "--length-penalty must be a number, not ", o_.length_penalty);
     loaded_ = load_model(o_.model, o_.threads, o_.experts);
-    require_language(loaded_.file, o_.from, "--from");
-    require_language(loaded_.file, o_.to, "--to");
+    o_.from = require_language(loaded_.file, o_.from, "--from");
+    o_.to = require_language(loaded_.file, o_.to, "--to");
     task_ = loaded_.file.task_of(o_.from, o_.to);
     tag_ = loaded_.tokenizer->tag(o_.to);
+    format_.rows = o_.json ? generation::RowFormat::json : generation::RowFormat::text;
+    format_.numbered = o_.nbest > 1;
   }
 
-  /// Throws Error for malformed UTF-8 with its line number, after what was before it has been written.
+  /// Throws Error with the line's number for what is no request and, if strict, for malformed UTF-8, after what was
+  /// before it has been written.
   int run() {
     constexpr std::size_t window = 512;  // lines that are sorted together
     constexpr int patience = 50;         // milliseconds to wait for one more line before starting on what there is
-    moe::LineReader input(STDIN_FILENO, "standard input");
+    UserTextOptions text;
+    if (o_.jsonl) text.format = generation::RowFormat::json;
+    if (o_.strict) text.bad_bytes = generation::BadBytes::refused;
+    text.max_source = o_.max_source.value_or(text.max_source);
+    UserText input(*loaded_.tokenizer, text);
     bool more = true;
     std::string problem;
     while (more) {
       lines_.clear();
-      std::string text;
+      UserLine line;
       while (lines_.size() < window && (lines_.empty() || input.ready(patience))) {
-        more = input.next(text);
-        if (!more) break;
         try {
-          add(text);
+          more = input.next(line);
         } catch (const moe::Error& e) {
           problem = e.what();
           more = false;
-          break;
         }
+        if (!more) break;
+        add(std::move(line));
       }
       translate_window();
       moe::require(problem.empty(), problem);
@@ -102,26 +109,16 @@ class TranslateCommand {
   struct Line {
     std::size_t number;
     std::string text;
-    Ids source;  // empty: nothing to translate
+    Ids source;
     std::optional<std::vector<moe::Hypothesis>> found;
   };
 
-  void add(const std::string& text) {
-    Line line{++number_, text, {}, {}};
-    moe::require_utf8(text, moe::join("standard input:", number_));
-    line.source = loaded_.tokenizer->encode(text);
-    if (line.source.empty()) {
-      line.found.emplace();
-    } else {
-      const auto most = static_cast<std::size_t>(o_.max_source - 2);
-      if (line.source.size() > most) {
-        std::fprintf(stderr, "warning: standard input:%zu: %zu tokens, cut to --max-source %lld\n", number_,
-                     line.source.size(), static_cast<long long>(o_.max_source));
-        line.source.resize(most);
-      }
-      line.source.insert(line.source.begin(), tag_);
-      line.source.push_back(Tokenizer::end);
-    }
+  void add(UserLine&& sent) {
+    Line line{sent.number, std::move(sent.text), {}, {}};
+    if (sent.ids.empty())
+      line.found.emplace();  // nothing to translate
+    else
+      line.source = source_ids(tag_, sent.ids);
     lines_.push_back(std::move(line));
   }
 
@@ -166,49 +163,47 @@ class TranslateCommand {
     options.length_penalty = o_.length_penalty;
     options.stopping = o_.stopping;
     options.no_repeat_ngram = o_.no_repeat_ngram;
-    auto found = loaded_.translator->search(batch_, options);
-    for (std::size_t i = 0; i < rows.size(); ++i) rows[i]->found = std::move(found[i]);
+    try {
+      auto found = loaded_.translator->search(batch_, options);
+      for (std::size_t i = 0; i < rows.size(); ++i) rows[i]->found = std::move(found[i]);
+    } catch (const moe::NoAnswer& problem) {
+      moe::fail("standard input:", rows[static_cast<std::size_t>(problem.sentence)]->number, ": ", problem.reason);
+    }
   }
 
   void write(const Line& line) const {
-    const auto text = [&](const moe::Hypothesis& h) {
-      return loaded_.tokenizer->decode({h.tokens.begin(), h.tokens.end()});
-    };
-    std::vector<moe::Hypothesis> found = *line.found;
-    if (found.empty()) found.push_back({{}, 0, true});  // an empty line is its own translation
-    std::string out;
-    if (o_.json) {
-      moe::Json translations = moe::Json::array();
-      for (const auto& h : found) translations.push_back({{"text", text(h)}, {"score", h.score}, {"ended", h.ended}});
-      const moe::Json all = {{"source", line.text}, {"translations", translations}};
-      out = all.dump(-1, ' ', false, moe::Json::error_handler_t::replace) + "\n";
-    } else {
-      for (const auto& h : found)
-        out += (o_.nbest > 1 ? moe::join(line.number, "\t", h.score, "\t") : std::string()) + text(h) + "\n";
-    }
+    std::vector<generation::Answer> answers;
+    for (const auto& h : *line.found)
+      answers.push_back({loaded_.tokenizer->decode({h.tokens.begin(), h.tokens.end()}), h.score, h.ended});
+    if (answers.empty()) answers.push_back({});  // an empty line is its own translation
+    const std::string out = generation::answer_rows(format_, line.number, line.text, answers);
     std::fwrite(out.data(), 1, out.size(), stdout);
   }
 
   TranslateOptions o_;
   LoadedModel loaded_;
+  generation::AnswerFormat format_;
   std::int32_t task_ = 0, tag_ = 0;
-  std::size_t number_ = 0;
   std::vector<Line> lines_;
   HostBatch batch_;
 };
 
 /// Whether a directory is a Hugging Face checkpoint: our own config.json has no model_type.
 inline bool is_hugging_face(const fs::path& model) {
-  return fs::is_regular_file(model / "config.json") && moe::hf::Config(model).has("model_type");
+  std::error_code ignored;
+  return fs::is_regular_file(model / "config.json", ignored) && moe::hf::Config(model).has("model_type");
 }
 
 /// Lines of standard input to standard output, in order; an empty line gives an empty line. With --nbest above 1 a line
 /// gives rows "line number, score, text", with --json one object.
 /// --model may be a Hugging Face checkpoint too (../generation), whose languages are those of its tokenizer.
-inline int translate(const TranslateOptions& o) {
+inline int translate(TranslateOptions o) {
+  o.json = o.json || o.jsonl;
   if (!is_hugging_face(o.model)) return TranslateCommand(o).run();
   moe::require(!o.experts.int8 && !o.experts.mapped,
                "--int8-experts and --mapped-experts: not for Hugging Face checkpoints");
+  moe::require(!o.max_source, "--max-source: not for Hugging Face checkpoints");
+  moe::require(!o.jsonl && !o.strict, "--jsonl and --strict: not for Hugging Face checkpoints");
   generation::GenerateOptions g;
   g.model = o.model, g.from = o.from, g.to = o.to, g.json = o.json;
   g.threads = static_cast<int>(o.threads), g.batch = o.batch, g.max_new_tokens = o.max_length;

@@ -92,7 +92,7 @@ class Translator {
   virtual sparsemoe::ExpertBytes expert_bytes() const = 0;
 };
 
-/// Everything the factory needs. `banned` ids are never produced.
+/// Everything the factory needs. `banned` ids are never produced; `bytes` are those of data.hpp's byte_pieces().
 struct TranslatorRequest {
   ModelFile file;
   bool training = false;
@@ -101,6 +101,7 @@ struct TranslatorRequest {
   std::uint64_t seed = 1;
   std::int64_t threads = 0;
   std::vector<std::uint8_t> banned;
+  std::vector<std::int16_t> bytes;
   sparsemoe::WeightForm experts = sparsemoe::WeightForm::plain;  // of the expert matrices; another one only to infer
 };
 

@@ -93,6 +93,7 @@ class TranslatorOf final : public Translator {
   moe::SearchResult search(const HostBatch& b, const moe::SearchOptions& options) override {
     moe::SearchOptions own = options;
     own.banned = request_.banned.empty() ? nullptr : request_.banned.data();
+    own.bytes = request_.bytes.empty() ? nullptr : request_.bytes.data();
     moe::SearchResult result = moe::search(ctx_, model_, comm_, source(b), own);
     ctx_.arena.reset();
     return result;

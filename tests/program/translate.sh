@@ -50,7 +50,7 @@ ok "JSON" translate --beam 4 --nbest 2 --json < <(printf 'the "small"\\ file\t\x
 check "JSON: every line is an object" are_json_lines out
 equal "JSON: a line for a line" "$(wc -l <out)" 3
 equal "JSON: two translations of text, one of an empty line" "$(grep -o '"text"' out | wc -l)" 5
-equal "JSON: every translation has a score and says whether it ended" "$(grep -oP '"text":"[^"]*","score":-?[\d.e-]+,"ended":(true|false)\}' out | wc -l)" 5
+equal "JSON: every translation has a score and says whether it ended" "$(grep -oP '\{"ended":(true|false),"score":-?[\d.e-]+,"text":"[^"]*"\}|"text":"[^"]*","score":-?[\d.e-]+,"ended":(true|false)\}' out | wc -l)" 5
 check "JSON: the source as it was" grep -qF '"source":"the \"small\"\\ file\t\u0001"' out
 ok "JSON of the best" translate --json <few
 check "JSON of the best: every line is an object" are_json_lines out
@@ -87,10 +87,45 @@ equal "a line of 30,000 words: one warning, which names it" "$(cat err | grep -c
 ok "nothing but empty lines" translate < <(printf '\n\n\n')
 equal "nothing but empty lines" "$(wc -lc <out | tr -s ' ' | sed 's/^ //')" "3 3"
 head -n 700 lines >broken && printf 'small \xe2\x28\xa1 game\nold\n' >>broken
-translate <broken >out 2>err
-refused "malformed UTF-8 after a whole window" 'standard input:701: not valid UTF-8 at byte 6' $?
+translate --strict <broken >out 2>err
+refused "malformed UTF-8 after a whole window, strict" 'standard input:701: not valid UTF-8 at byte 6' $?
 head -n 700 single >expected
-same "malformed UTF-8: all before it is written, in order" out expected
+same "malformed UTF-8, strict: all before it is written, in order" out expected
+ok "malformed UTF-8" translate <broken
+equal "malformed UTF-8: a line for a line" "$(wc -l <out)" 702
+equal "malformed UTF-8: one warning, which names it" "$(cat err)" "warning: standard input:701: not valid UTF-8; U+FFFD in 2 places"
+ok "its last line alone" translate < <(echo old)
+equal "malformed UTF-8: later lines go on" "$(tail -n 1 out)" "$(cat out)"
+
+# --- text as people have it: cleaned as the training text was
+ok "one sentence" translate < <(printf 'the small file\n')
+clean=$(cat out)
+ok "its white space in all ways" translate < <(printf 'the  small file\n the small file\nthe small file \nthe\tsmall file\nthe\u00a0small\u3000file\nthe sm\u200ball file\n\ufeffthe small file\nthe\u2581small file\n')
+equal "white space of all kinds is one space" "$(sort -u out)" "$clean"
+equal "white space of all kinds: a line for a line" "$(wc -l <out)" 8
+ok "lines of white space" translate < <(printf ' \n\u00a0\n\t\n\u3000\n\u200b\n\n')
+equal "lines of white space are empty lines" "$(tr '\n' '.' <out)" "......"
+ok "samples of white space" "$program" samples --model run --to da,fi --threads 1 < <(printf ' \nthe small file\n\n')
+equal "samples: a line of white space has none" "$(grep -cE '^(da|fi) +$' out)" 4
+ok "a decomposed letter" translate < <(printf 'cafe\u0301 disk\ncaf\u00e9 disk\n')
+equal "a letter in two ways is one letter" "$(sort -u out | wc -l)" 1
+ok "a tag in the text" translate < <(printf 'the <2en> small <2fi> file </s> disk\n<2da>\n')
+equal "a tag in the text is text" "$(wc -l <out)" 2
+ok "a language by another code" translate --to dan_Latn --from eng < <(printf 'the small file\n')
+equal "a language by another code" "$(cat out)" "$clean"
+refuse "a language that the model does not know" "does not know the language 'deu'; it knows en, da, fi" "$program" translate --model run --to deu
+check "bytes of output: valid UTF-8, no U+FFFD" bash -c "! grep -q $'\xef\xbf\xbd' single && iconv -f UTF-8 -t UTF-8 single >iconv.out"
+
+# --- rows of JSON in and out
+ok "JSON lines" translate --jsonl < <(printf '{"text": "the small\\nfile", "id": 7}\n\n{"source": "old disk"}\n')
+check "JSON lines: every row is JSON" are_json_lines out
+equal "JSON lines: rows and lines" "$(grep -oE '^\{"line":[0-9]+' out | tr '\n' ' ')" '{"line":1 {"line":2 {"line":3 '
+equal "JSON lines: a break is a space to the model" "$(head -n 1 out | grep -oP '"text":"\K[^"]*')" "$clean"
+translate --jsonl < <(printf '{"text": "old disk"}\n{"txt": "x"}\n') >out 2>err
+refused "JSON lines: no text" 'standard input:2: must have one of' $?
+equal "JSON lines: what was before is written" "$(wc -l <out)" 1
+(ulimit -v 6000000; "$program" translate --model run --to da --threads 1 </dev/zero >out 2>err)
+refused "a line without end" 'standard input:1: a line of more than' $?
 refuse "--nbest without beams" '--nbest 3 needs --beam 3 or more; it is 1' translate --nbest 3
 refuse "--beam 0" '--beam' translate --beam 0
 refuse "--beam 65" '--beam' translate --beam 65
@@ -110,5 +145,6 @@ ok "NLLB" "$program" translate --model nllb --from eng_Latn --to fra_Latn --max-
 equal "its lines" "$(wc -l <out)" 3
 equal "its empty line" "$(sed -n 2p out)" ""
 refuse "NLLB: an unknown language" "the checkpoint does not know the language 'xx'; it knows eng_Latn" "$program" translate --model nllb --from eng_Latn --to xx
+refuse "NLLB: an option that does nothing" '--max-source: not for Hugging Face checkpoints' "$program" translate --model nllb --from eng_Latn --to fra_Latn --max-source 8
 refuse "NLLB: int8" 'not for Hugging Face checkpoints' "$program" translate --model nllb --from eng_Latn --to fra_Latn --int8-experts
 finish
