@@ -222,7 +222,7 @@ if(SPARSEMOE_BUILD_EXAMPLES)
   file(GLOB convert CONFIGURE_DEPENDS tools/convert.cpp)
   # Hugging Face checkpoints, a translation unit a family; both sparsemoe-generate and sparsemoe-nmt run them.
   file(GLOB families CONFIGURE_DEPENDS examples/generation/family_*.cpp)
-  file(GLOB generate CONFIGURE_DEPENDS examples/generation/*.cpp examples/generation/*.hpp)
+  file(GLOB_RECURSE generate CONFIGURE_DEPENDS examples/generation/*.cpp examples/generation/*.hpp)
   list(REMOVE_ITEM generate ${families})
   if(available_io)
     add_library(sparsemoe_generation STATIC ${families})

@@ -64,7 +64,7 @@ inline int generate(const GenerateOptions& o) {
   const auto encode = [&](const std::string& text, std::size_t number) {
     if (!o.ids) {
       moe::require_utf8(text, moe::join("standard input:", number));
-      return tokenizer->encode(text, from, generator->special());
+      return tokenizer->encode(text, from);
     }
     Ids ids;
     std::istringstream in(text);

@@ -1,120 +1,155 @@
-// tokenizer.hpp -- text to a checkpoint's ids and back, by the SentencePiece model in its directory: spiece.model (T5,
-// Switch Transformer), tokenizer.model (Mixtral) or sentencepiece.bpe.model (NLLB, whose ids are one more than
-// SentencePiece's, with its languages behind them). Read next: main.cpp.
+// tokenizer.hpp -- text to a checkpoint's ids and back, by the tokenizer files of its directory, with the ids that
+// transformers gives. A tokenizer.json comes first, as in AutoTokenizer; then spiece.model (T5), tokenizer.model
+// (Mixtral), sentencepiece.bpe.model (NLLB; with vocab.json M2M-100); ByT5 has no file.
+// Read next: tokenizer/settings.hpp, tokenizer/pipeline.hpp, tokenizer/sentencepiece_tokenizer.hpp.
 #pragma once
 
-#include <sentencepiece_processor.h>
-
-#include <algorithm>
+#include <limits>
 #include <map>
+#include <memory>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include "generator.hpp"
-#include "sparsemoe/io/file.hpp"
+#include "tokenizer/engine.hpp"
+#include "tokenizer/pipeline.hpp"
+#include "tokenizer/sentencepiece_tokenizer.hpp"
+#include "tokenizer/settings.hpp"
 
 namespace generation {
 
 class Tokenizer {
  public:
-  /// Throws FileError if the directory of `config` has no tokenizer that is read here.
-  explicit Tokenizer(const moe::hf::Config& config) : type_(config.get<std::string>("model_type")) {
-    const fs::path directory = config.path().parent_path();
-    fs::path file;
-    for (const char* name : {"spiece.model", "tokenizer.model", "sentencepiece.bpe.model"})
-      if (fs::exists(directory / name)) file = directory / name;
-    if (file.empty())
-      moe::fail_file(directory, "has no spiece.model, tokenizer.model or sentencepiece.bpe.model; give --ids and ids");
-    const auto status = processor_.LoadFromSerializedProto(moe::read_file(file, std::uint64_t{256} << 20));
-    if (!status.ok()) moe::fail_file(file, "not a SentencePiece model: ", status.message());
-    pieces_ = processor_.GetPieceSize();
-    if (type_ == "nllb-moe") {
-      const moe::hf::Config map(directory, "special_tokens_map.json");
-      const auto languages = map.get<std::vector<std::string>>("additional_special_tokens");
-      for (std::size_t i = 0; i < languages.size(); ++i)
-        languages_[languages[i]] = pieces_ + 1 + static_cast<std::int32_t>(i);
-    } else if (type_ != "mixtral") {  // T5's sentinels count down from the end of its own vocabulary
-      for (int i = 0; i < 100; ++i) sentinels_["<extra_id_" + std::to_string(i) + ">"] = pieces_ + 99 - i;
-    }
-  }
+  /// Throws FileError for a directory of `config` without a tokenizer that is read here, naming what is wrong.
+  explicit Tokenizer(const moe::hf::Config& config) : Tokenizer(config, read_settings(config)) {}
 
   bool multilingual() const { return !languages_.empty(); }
-  /// Throws Error, with some of the known ones, for a language that the checkpoint does not have.
+  /// The id of a language, by its code in the checkpoint. Throws Error, with some of the known ones, for one that the
+  /// checkpoint does not have.
   std::int32_t language(const std::string& name, const char* option) const {
     const auto at = languages_.find(name);
-    if (at != languages_.end()) return at->second;
+    if (at != languages_.end()) {
+      check_id(at->second, name);
+      return at->second;
+    }
     std::string known;
     for (const auto& [language, id] : languages_)
       if (known.size() < 60) known += (known.empty() ? "" : ", ") + language;
     moe::fail(option, ": the checkpoint does not know the language '", name, "'; it knows ", known, ", ...");
   }
+  /// Codes of the languages, with their ids.
+  const std::map<std::string, std::int32_t>& languages() const { return languages_; }
 
-  /// The ids of a text as the model expects it: `from` is the id of NLLB's source language.
-  Ids encode(const std::string& text, std::int32_t from, const moe::hf::SpecialTokens& special) const {
-    Ids ids;
-    if (type_ == "nllb-moe") ids.push_back(from);
-    if (type_ == "mixtral") ids.push_back(static_cast<std::int32_t>(processor_.bos_id()));
-    std::string rest = text;
-    while (!rest.empty()) {  // up to the next sentinel
-      std::size_t at = std::string::npos;
-      std::int32_t sentinel = 0;
-      std::size_t length = 0;
-      for (const auto& [name, id] : sentinels_) {
-        const std::size_t here = rest.find(name);
-        if (here < at) at = here, sentinel = id, length = name.size();
-      }
-      std::vector<int> part;
-      const auto status = processor_.Encode(rest.substr(0, at), &part);
-      moe::require(status.ok(), "cannot encode: ", status.message());
-      for (const int id : part) ids.push_back(to_model(id));
-      if (at == std::string::npos) break;
-      ids.push_back(sentinel);
-      rest = rest.substr(at + length);
-    }
-    if (type_ != "mixtral") ids.push_back(special.end);
+  /// The ids of a text as the model expects it: `from` is the id of the source language, if there are languages. Throws
+  /// Error for an id that the model does not have.
+  Ids encode(const std::string& text, std::int32_t from) const {
+    Ids ids = engine_->encode(text);
+    for (const std::int32_t id : ids) check_id(id, "");
+    const bool ended = one_end_ && !ids.empty() && !frame_.behind.empty() && ids.back() == frame_.behind.back();
+    ids.insert(ids.begin(), frame_.before.begin(), frame_.before.end());
+    if (!ended) ids.insert(ids.end(), frame_.behind.begin(), frame_.behind.end());
+    if (multilingual() && !language_behind_) ids.insert(ids.begin(), from);
+    if (multilingual() && language_behind_) ids.push_back(from);
     return ids;
   }
-  std::string decode(const Ids& ids) const {
-    std::string text;
-    std::vector<int> run;
-    const auto flush = [&] {
-      std::string part;
-      if (!run.empty()) moe::require(processor_.Decode(run, &part).ok(), "cannot decode");
-      if (!text.empty() && !part.empty()) text += ' ';
-      text += part;
-      run.clear();
-    };
-    for (const std::int32_t id : ids) {
-      const int piece = to_piece(id);
-      if (piece >= 0 && piece < pieces_) {
-        run.push_back(piece);
-        continue;
-      }
-      for (const auto& [name, sentinel] : sentinels_)
-        if (sentinel == id) {
-          flush();
-          text += (text.empty() ? "" : " ") + name;
-        }
-    }
-    flush();
-    return text;
-  }
+  /// The text of ids: special tokens are left out, T5's sentinels are not.
+  std::string decode(const Ids& ids) const { return engine_->decode(ids); }
 
  private:
-  // fairseq: <s> 0, <pad> 1, </s> 2, <unk> 3, then SentencePiece's 3, 4, ... one later.
-  std::int32_t to_model(int piece) const {
-    if (type_ != "nllb-moe") return piece;
-    return piece == processor_.unk_id() ? 3 : piece + 1;
-  }
-  int to_piece(std::int32_t id) const {
-    if (type_ != "nllb-moe") return id;
-    return id == 3 ? processor_.unk_id() : id < 4 ? -1 : id - 1;
+  Tokenizer(const moe::hf::Config& config, const Settings& s)
+      : vocabulary_(config.get("vocab_size", std::int64_t{std::numeric_limits<std::int32_t>::max()})),
+        one_end_(false),
+        language_behind_(s.kind == TokenizerClass::nllb && s.legacy_behaviour) {
+    const auto there = [&](const char* name) { return fs::exists(fs::symlink_status(s.directory / name)); };
+    const bool slow_only = s.kind == TokenizerClass::m2m100 || s.kind == TokenizerClass::byt5;
+    if (there("tokenizer.json") && !slow_only) {
+      auto pipeline = std::make_unique<Pipeline>(s, s.directory / "tokenizer.json");
+      const Frame* frame = pipeline->frame();
+      engine_ = std::move(pipeline);
+      if (frame != nullptr) frame_ = *frame;
+      if (frame == nullptr || s.kind == TokenizerClass::nllb || s.add_bos || s.add_eos) make_frame(s, frame);
+    } else {
+      fs::path file;
+      for (const char* name : {"spiece.model", "tokenizer.model", "sentencepiece.bpe.model"})
+        if (there(name) && file.empty()) file = s.directory / name;
+      if (file.empty() && s.kind != TokenizerClass::byt5)
+        moe::fail_file(s.directory,
+                       "has no tokenizer.json, spiece.model, tokenizer.model or sentencepiece.bpe.model; "
+                       "give --ids and ids");
+      if (s.kind == TokenizerClass::json_alone)
+        moe::fail_file(s.directory, "has no tokenizer.json, which its tokenizer_class needs");
+      if (s.kind == TokenizerClass::byt5) file.clear();
+      engine_ = std::make_unique<SentencePieceTokenizer>(s, file);
+      one_end_ = s.kind == TokenizerClass::t5 || s.kind == TokenizerClass::byt5;
+      make_frame(s, nullptr);
+    }
+    find_languages(s);
+    check_added(s);
   }
 
-  std::string type_;
-  sentencepiece::SentencePieceProcessor processor_;
-  int pieces_ = 0;
-  std::map<std::string, std::int32_t> languages_, sentinels_;
+  /// What the class puts around a text; `file` is what tokenizer.json says.
+  void make_frame(const Settings& s, const Frame* file) {
+    const auto id = [&](const char* name) {
+      const auto token = s.named.find(name);
+      if (token == s.named.end())
+        moe::fail_file(s.config_path, "has no \"", name, "\", which stands around every text");
+      return engine_->id_of(token->second.content);
+    };
+    switch (s.kind) {
+      case TokenizerClass::llama:
+      case TokenizerClass::json_alone: {
+        const bool bos = file != nullptr ? !file->before.empty() : s.kind == TokenizerClass::llama;
+        frame_ = {};
+        if (s.add_bos.value_or(bos)) frame_.before = {id("bos_token")};
+        if (s.add_eos.value_or(false)) frame_.behind = {id("eos_token")};
+        break;
+      }
+      default:
+        if (file == nullptr || s.kind == TokenizerClass::nllb) frame_ = {{}, {id("eos_token")}};
+    }
+  }
+
+  /// NLLB's languages are all added tokens without another name; M2M-100's are __en__ and so on.
+  void find_languages(const Settings& s) {
+    if (s.kind == TokenizerClass::nllb) {
+      for (const AddedToken& token : engine_->added().all()) {
+        const bool named = std::any_of(s.named.begin(), s.named.end(),
+                                       [&](const auto& one) { return one.second.content == token.content; });
+        if (!named) languages_[token.content] = token.id;
+      }
+    } else if (s.kind == TokenizerClass::m2m100) {
+      const auto codes = words_of(s.language_codes == "wmt21" ? wmt21_codes : m2m100_codes);
+      const auto base = static_cast<std::int32_t>(read_vocabulary_json(s.directory / "vocab.json").size());
+      for (std::size_t i = 0; i < codes.size(); ++i) languages_[codes[i]] = base + static_cast<std::int32_t>(i);
+      for (const AddedToken& token : engine_->added().all()) {
+        const std::string& name = token.content;
+        if (name.size() > 4 && name.starts_with("__") && name.ends_with("__"))
+          languages_[name.substr(2, name.size() - 4)] = token.id;
+      }
+    }
+  }
+
+  /// Tokens may lie beyond the model's ids, as mT5's sentinels do, while no text has them; but not far beyond.
+  void check_added(const Settings& s) const {
+    std::int64_t beyond = vocabulary_;
+    for (const AddedToken& token : engine_->added().all()) beyond += token.id >= vocabulary_;
+    for (const AddedToken& token : s.added)
+      if (token.id >= beyond)
+        moe::fail_file(s.directory, "token ", moe::detail::shown(token.content), " has the id ", token.id,
+                       "; vocab_size of config.json is ", vocabulary_);
+  }
+  void check_id(std::int32_t id, const std::string& name) const {
+    if (id < vocabulary_) return;
+    const AddedToken* token = engine_->added().find(id);
+    moe::fail(token != nullptr ? token->content : name, " has the id ", id,
+              ", which the model does not have: its vocab_size is ", vocabulary_);
+  }
+
+  std::int64_t vocabulary_;
+  bool one_end_, language_behind_;  // no second end behind one; the language behind the text (legacy_behaviour)
+  std::unique_ptr<TextEngine> engine_;
+  Frame frame_;
+  std::map<std::string, std::int32_t> languages_;
 };
 
 }  // namespace generation
