@@ -203,8 +203,8 @@ TEST_CASE("the gradient of a language model is that of its loss") {
 TEST_CASE("an output head of its own has its own gradient, and the padding id's row of the embedding none") {
   LanguageModelConfig c = config();
   c.tie_embeddings = false;
-  c.output_scale = 3;  // of a tied head alone
-  c.padding = 1;       // what every text begins with
+  c.output_scale = 3;
+  c.padding = 1;  // what every text begins with
   c.first_position = 2;
   check_gradient<TopK<2>>(c);
   Cpu::Context ctx(1);

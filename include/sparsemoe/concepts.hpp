@@ -159,6 +159,7 @@ struct Assignment {
 ///   int32_t capacity(tokens, training) const    slots of an expert in a group of tokens, in place of MoeConfig's;
 ///       0: no limit
 ///   static constexpr bool passes_dropped = true    a choice without a slot gives w x in place of nothing
+///   static constexpr bool up_to_top_k = true    choose() may give fewer, so that top_k may be more than the experts
 ///   using StackLoss = ...    the balance loss over all sparse layers of a stack at once: joint_losses() of
 ///       model/stack.hpp
 template <class R>

@@ -124,15 +124,16 @@ class Decoder {
   };
   template <class T>
   struct Params {
-    bool relative = false;
-    typename Position::template Params<T> position;
+    std::vector<typename Position::template Params<T>> position;  // none, one for all layers, or one for each
     std::vector<Layer<T>> layers;
     typename Norm::template Params<T> norm;
     template <class F>
     void visit(const std::string& prefix, F&& f) {
-      if (relative) position.visit(prefix + "relative_position.", f);
+      const bool own = position.size() > 1;
+      if (!own && !position.empty()) position[0].visit(prefix + "relative_position.", f);
       for (std::size_t l = 0; l < layers.size(); ++l) {
         const std::string at = prefix + "layers." + std::to_string(l) + ".";
+        if (own) position[l].visit(at + "relative_position.", f);
         layers[l].norm1.visit(at + "self_attention_norm.", f);
         layers[l].attention.visit(at + "self_attention.", f);
         if constexpr (CrossAttention) {
@@ -148,8 +149,7 @@ class Decoder {
   template <class T>
   Params<T> params() const {
     Params<T> p;
-    p.relative = config_.relative_positions;
-    if (p.relative) p.position = position_.template params<T>();
+    for (index_t l = 0; l < config_.position_tables(); ++l) p.position.push_back(position_.template params<T>());
     for (index_t l = 0; l < config_.layers; ++l)
       p.layers.push_back({norm_.template params<T>(), norm_.template params<T>(), norm_.template params<T>(),
                           attention_.template params<T>(), attention_.template params<T>(),
@@ -173,28 +173,27 @@ class Decoder {
       for (auto& f : feed_)
         if (f.sparse()) f.moe().set_router(router);
   }
+  void set_activation(const typename Spec::Activation& activation) {
+    for (auto& f : feed_) f.set_activation(activation);
+  }
 
   /// x (B Lt, D) and the memory -> y (B Lt, D).
   void forward(Context& ctx, const Tokens& tokens, const EncoderMemory<P>& memory, Matrix<const S> x, Matrix<S> y,
                Collective& comm) {
     auto& arena = ctx.arena;
     input_ = x;
-    bias_ = {};
-    if (config_.relative_positions) {
-      bias_ = arena.template matrix<C>(config_.heads * tokens.length, tokens.length);
-      position_.forward(ctx, weights_.position, tokens.length, 0, bias_);
-    }
-    rotation_ = rotation_table<C, B>(ctx, tokens, config_.rotary_theta, config_.head_width);
+    rotation_ = rotation_table<C, B>(ctx, tokens, config_.rotary_theta, config_.head_width, config_.rotary);
     for (std::size_t l = 0; l < feed_.size(); ++l) feed_[l].fetch(ctx, weights_.layers[l].feed, tokens, cache_[l].feed);
     for (std::size_t l = 0; l < cache_.size(); ++l) {
       auto& c = cache_[l];
       const auto& w = weights_.layers[l];
+      c.bias = l < weights_.position.size() ? position_bias(ctx, tokens, l) : l > 0 ? cache_[l - 1].bias : Matrix<C>{};
       c.first_out = arena.template matrix<S>(x.rows, x.cols);
       c.second_out = CrossAttention ? arena.template matrix<S>(x.rows, x.cols) : c.first_out;
       c.out = arena.template matrix<S>(x.rows, x.cols);
       ctx.random.layer = layer_stream(true, static_cast<index_t>(l), 3);
       residual(l, 0).forward(ctx, w.norm1, x, c.first_out, c.first, [&](Matrix<const S> n, Matrix<S> o) {
-        attention_.forward(ctx, w.attention, n, n, self_info(tokens), o, c.attention);
+        attention_.forward(ctx, w.attention, n, n, self_info(tokens, c.bias), o, c.attention);
       });
       if constexpr (CrossAttention)
         residual(l, 1).forward(ctx, w.norm2, c.first_out, c.second_out, c.second, [&](Matrix<const S> n, Matrix<S> o) {
@@ -219,7 +218,7 @@ class Decoder {
     const Matrix<S> dstates = arena.template matrix<S>(dmemory.rows, dmemory.cols);
     Matrix<C> dbias;
     if (config_.relative_positions) {
-      dbias = arena.template matrix<C>(bias_.rows, bias_.cols);
+      dbias = arena.template matrix<C>(cache_[0].bias.rows, cache_[0].bias.cols);
       B::zero(ctx, dbias.data, dbias.size());
     }
     norm_.backward(ctx, weights_.norm, gradients_.norm, cache_.back().out, dy, dx, final_);
@@ -241,12 +240,15 @@ class Decoder {
         B::for_each_index(ctx, dmemory.size(), AddTo<S, S, C>{dstates.data, dmemory.data});
       }
       const Matrix<const S> x = l > 0 ? cache_[l - 1].out.as_const() : input_;
-      residual(l, 0).backward(
-          ctx, w.norm1, dw.norm1, x, d1, dx, c.first, [&](Matrix<const S> n, Matrix<const S> g, Matrix<S> dn) {
-            attention_.backward(ctx, w.attention, dw.attention, n, n, self_info(tokens), g, dn, dn, c.attention, dbias);
-          });
+      residual(l, 0).backward(ctx, w.norm1, dw.norm1, x, d1, dx, c.first,
+                              [&](Matrix<const S> n, Matrix<const S> g, Matrix<S> dn) {
+                                attention_.backward(ctx, w.attention, dw.attention, n, n, self_info(tokens, c.bias), g,
+                                                    dn, dn, c.attention, dbias);
+                              });
+      if (l >= gradients_.position.size()) continue;  // dbias goes on to the layer that has the table
+      position_.backward(ctx, gradients_.position[l], tokens.length, dbias);
+      if (l > 0) B::zero(ctx, dbias.data, dbias.size());
     }
-    if (config_.relative_positions) position_.backward(ctx, gradients_.position, tokens.length, dbias);
   }
 
   /// Prepares step-by-step decoding of memory's sentences, up to `room` tokens each, with `beams` rows for each
@@ -353,19 +355,19 @@ class Decoder {
     AttentionInfo<C> self{now.rows,        1,  now.used,      nullptr, tokens.positions != nullptr,
                           tokens.position, {}, config_.window};
     self.query_offsets = tokens.positions;
-    self.rotation = rotation_table<C, B>(ctx, tokens, config_.rotary_theta, config_.head_width);
-    if (config_.relative_positions) {
-      const Matrix<C> bias =
-          arena.template matrix<C>(config_.heads * (tokens.positions != nullptr ? now.rows : 1), now.used);
-      position_.forward(ctx, weights_.position, 1, tokens.position, bias, tokens.positions);
-      self.bias = bias;
-    }
+    self.rotation = rotation_table<C, B>(ctx, tokens, config_.rotary_theta, config_.head_width, config_.rotary);
+    const index_t bias_rows = config_.heads * (tokens.positions != nullptr ? now.rows : 1);
     const AttentionInfo<C> cross{now.rows / now.beams, now.beams, now.length, now.valid, false, 0, {}, 0};
     for (std::size_t l = 0; l < feed_.size(); ++l) feed_[l].fetch(ctx, weights_.layers[l].feed, tokens, cache_[l].feed);
     for (std::size_t l = 0; l < kept_.size(); ++l) {
       const auto& w = weights_.layers[l];
       const auto& k = kept_[l];
       auto& c = cache_[l];
+      if (l < weights_.position.size()) {
+        const Matrix<C> bias = arena.template matrix<C>(bias_rows, now.used);
+        position_.forward(ctx, weights_.position[l], 1, tokens.position, bias, tokens.positions);
+        self.bias = bias;
+      }
       const Matrix<S> a = arena.template matrix<S>(x.rows, x.cols), o = arena.template matrix<S>(x.rows, x.cols);
       const Matrix<S> b = CrossAttention ? arena.template matrix<S>(x.rows, x.cols) : a;
       ctx.random.layer = layer_stream(true, static_cast<index_t>(l), 3);
@@ -422,6 +424,7 @@ class Decoder {
     typename Attention<P, B>::Cache attention, cross;
     typename FeedForwardPart<Spec>::Cache feed;
     Matrix<S> first_out, second_out, out;
+    Matrix<C> bias;  // of positions: this layer's own or the one before's, or empty
   };
   struct Kept {
     Matrix<S> keys, values;                // (rows room, kv d)
@@ -467,8 +470,13 @@ class Decoder {
   Residual<Norm> residual(std::size_t layer, int part) const {
     return {norm_, config_.dropout, layer_stream(true, static_cast<index_t>(layer), part)};
   }
-  AttentionInfo<C> self_info(const Tokens& tokens) const {
-    return {tokens.sentences, tokens.length, tokens.length, tokens.valid, true, 0, bias_, config_.window, rotation_};
+  AttentionInfo<C> self_info(const Tokens& tokens, Matrix<const C> bias) const {
+    return {tokens.sentences, tokens.length, tokens.length, tokens.valid, true, 0, bias, config_.window, rotation_};
+  }
+  Matrix<C> position_bias(Context& ctx, const Tokens& tokens, std::size_t table) const {
+    const Matrix<C> bias = ctx.arena.template matrix<C>(config_.heads * tokens.length, tokens.length);
+    position_.forward(ctx, weights_.position[table], tokens.length, 0, bias);
+    return bias;
   }
   AttentionInfo<C> cross_info(const Tokens& tokens, const EncoderMemory<P>& memory) const {
     return {tokens.sentences, tokens.length, memory.length, memory.valid, false, 0, {}, 0};
@@ -487,7 +495,6 @@ class Decoder {
   Stepping stepping_;
   typename Norm::Cache final_;
   Matrix<const S> input_, output_;
-  Matrix<C> bias_;
   Matrix<const C> rotation_;
 };
 

@@ -54,15 +54,16 @@ class Encoder {
   };
   template <class T>
   struct Params {
-    bool relative = false;
-    typename Position::template Params<T> position;
+    std::vector<typename Position::template Params<T>> position;  // none, one for all layers, or one for each
     std::vector<Layer<T>> layers;
     typename Norm::template Params<T> norm;
     template <class F>
     void visit(const std::string& prefix, F&& f) {
-      if (relative) position.visit(prefix + "relative_position.", f);
+      const bool own = position.size() > 1;
+      if (!own && !position.empty()) position[0].visit(prefix + "relative_position.", f);
       for (std::size_t l = 0; l < layers.size(); ++l) {
         const std::string at = prefix + "layers." + std::to_string(l) + ".";
+        if (own) position[l].visit(at + "relative_position.", f);
         layers[l].norm1.visit(at + "self_attention_norm.", f);
         layers[l].attention.visit(at + "self_attention.", f);
         layers[l].norm2.visit(at + "feed_forward_norm.", f);
@@ -74,8 +75,7 @@ class Encoder {
   template <class T>
   Params<T> params() const {
     Params<T> p;
-    p.relative = config_.relative_positions;
-    if (p.relative) p.position = position_.template params<T>();
+    for (index_t l = 0; l < config_.position_tables(); ++l) p.position.push_back(position_.template params<T>());
     for (index_t l = 0; l < config_.layers; ++l)
       p.layers.push_back({norm_.template params<T>(), norm_.template params<T>(), attention_.template params<T>(),
                           feed_[static_cast<std::size_t>(l)].template params<T>()});
@@ -99,22 +99,25 @@ class Encoder {
       for (auto& f : feed_)
         if (f.sparse()) f.moe().set_router(router);
   }
+  void set_activation(const typename Spec::Activation& activation) {
+    for (auto& f : feed_) f.set_activation(activation);
+  }
 
   /// x (T, D) -> y (T, D). Takes its caches from the arena; they live until the caller's reset or scope.
   void forward(Context& ctx, const Tokens& tokens, Matrix<const S> x, Matrix<S> y, Collective& comm) {
     auto& arena = ctx.arena;
-    bias_ = position_bias(ctx, tokens);
-    rotation_ = rotation_table<C, B>(ctx, tokens, config_.rotary_theta, config_.head_width);
+    rotation_ = rotation_table<C, B>(ctx, tokens, config_.rotary_theta, config_.head_width, config_.rotary);
     input_ = x;
     for (std::size_t l = 0; l < feed_.size(); ++l) feed_[l].fetch(ctx, weights_.layers[l].feed, tokens, cache_[l].feed);
     for (std::size_t l = 0; l < cache_.size(); ++l) {
       auto& c = cache_[l];
       const auto& w = weights_.layers[l];
+      c.bias = l < weights_.position.size() ? position_bias(ctx, tokens, l) : l > 0 ? cache_[l - 1].bias : Matrix<C>{};
       c.middle = arena.template matrix<S>(x.rows, x.cols);
       c.out = arena.template matrix<S>(x.rows, x.cols);
       ctx.random.layer = layer_stream(false, static_cast<index_t>(l), 3);
       residual(l, 0).forward(ctx, w.norm1, x, c.middle, c.first, [&](Matrix<const S> n, Matrix<S> o) {
-        attention_.forward(ctx, w.attention, n, n, info(tokens), o, c.attention);
+        attention_.forward(ctx, w.attention, n, n, info(tokens, c.bias), o, c.attention);
       });
       residual(l, 1).forward(ctx, w.norm2, c.middle, c.out, c.second, [&](Matrix<const S> n, Matrix<S> o) {
         feed_[l].forward(ctx, w.feed, tokens, n, o, c.feed, comm);
@@ -132,7 +135,7 @@ class Encoder {
     const Matrix<S> dmiddle = arena.template matrix<S>(dy.rows, dy.cols);
     Matrix<C> dbias;
     if (config_.relative_positions) {
-      dbias = arena.template matrix<C>(bias_.rows, bias_.cols);
+      dbias = arena.template matrix<C>(cache_[0].bias.rows, cache_[0].bias.cols);
       B::zero(ctx, dbias.data, dbias.size());
     }
     norm_.backward(ctx, weights_.norm, gradients_.norm, cache_.back().out, dy, dx, final_);
@@ -146,12 +149,15 @@ class Encoder {
                                 feed_[l].backward(ctx, w.feed, dw.feed, tokens, n, g, dn, c.feed, loss_scale);
                               });
       const Matrix<const S> x = l > 0 ? cache_[l - 1].out.as_const() : input_;
-      residual(l, 0).backward(
-          ctx, w.norm1, dw.norm1, x, dmiddle, dx, c.first, [&](Matrix<const S> n, Matrix<const S> g, Matrix<S> dn) {
-            attention_.backward(ctx, w.attention, dw.attention, n, n, info(tokens), g, dn, dn, c.attention, dbias);
-          });
+      residual(l, 0).backward(ctx, w.norm1, dw.norm1, x, dmiddle, dx, c.first,
+                              [&](Matrix<const S> n, Matrix<const S> g, Matrix<S> dn) {
+                                attention_.backward(ctx, w.attention, dw.attention, n, n, info(tokens, c.bias), g, dn,
+                                                    dn, c.attention, dbias);
+                              });
+      if (l >= gradients_.position.size()) continue;  // dbias goes on to the layer that has the table
+      position_.backward(ctx, gradients_.position[l], tokens.length, dbias);
+      if (l > 0) B::zero(ctx, dbias.data, dbias.size());
     }
-    if (config_.relative_positions) position_.backward(ctx, gradients_.position, tokens.length, dbias);
   }
 
   /// What layer i was given in the last forward pass, (T, D); for i = layers, what the stack gave. It lives as long as
@@ -186,17 +192,17 @@ class Encoder {
     typename Attention<P, B>::Cache attention;
     typename FeedForwardPart<Spec>::Cache feed;
     Matrix<S> middle, out;
+    Matrix<C> bias;  // of positions: this layer's own or the one before's, or empty
   };
   Residual<Norm> residual(std::size_t layer, int part) const {
     return {norm_, config_.dropout, layer_stream(false, static_cast<index_t>(layer), part)};
   }
-  AttentionInfo<C> info(const Tokens& tokens) const {
-    return {tokens.sentences, tokens.length, tokens.length, tokens.valid, false, 0, bias_, 0, rotation_};
+  AttentionInfo<C> info(const Tokens& tokens, Matrix<const C> bias) const {
+    return {tokens.sentences, tokens.length, tokens.length, tokens.valid, false, 0, bias, 0, rotation_};
   }
-  Matrix<C> position_bias(Context& ctx, const Tokens& tokens) const {
-    if (!config_.relative_positions) return {};
+  Matrix<C> position_bias(Context& ctx, const Tokens& tokens, std::size_t table) const {
     const Matrix<C> bias = ctx.arena.template matrix<C>(config_.heads * tokens.length, tokens.length);
-    position_.forward(ctx, weights_.position, tokens.length, 0, bias);
+    position_.forward(ctx, weights_.position[table], tokens.length, 0, bias);
     return bias;
   }
 
@@ -211,7 +217,6 @@ class Encoder {
   std::vector<SparseLayer<Spec>> joined_;  // of joint_losses()
   typename Norm::Cache final_;
   Matrix<const S> input_, output_;
-  Matrix<C> bias_;
   Matrix<const C> rotation_;
 };
 

@@ -21,8 +21,8 @@ struct EncoderDecoderConfig {
   double output_z = 0;         // z-loss on the output logits
   bool sinusoidal = true;      // absolute positions in the embedding
   double embedding_scale = 0;  // 0: sqrt(width)
-  double output_scale = 1;     // of the hidden state before the tied head
-  bool tie_embeddings = true;  // false: the head has a table of its own, lm_head.weight, and no scale
+  double output_scale = 1;     // of the hidden state before the head
+  bool tie_embeddings = true;  // false: the head has a table of its own, lm_head.weight
   std::int32_t padding = -1;   // an id whose look-up gets no gradient and no position (Embedding::padding)
   index_t first_position = 0;  // of the sinusoids
   void check() const {
@@ -68,7 +68,7 @@ class Seq2Seq {
                   config.encoder.width,
                   config.embedding_scale > 0 ? config.embedding_scale : std::sqrt(width),
                   config.sinusoidal,
-                  config.tie_embeddings ? config.output_scale : 1,
+                  config.output_scale,
                   config.padding,
                   config.first_position,
                   config.encoder.moe.route_padding || config.decoder.moe.route_padding};

@@ -18,12 +18,14 @@ struct StackConfig {
   index_t layers = 2, width = 256, heads = 4, head_width = 64, hidden = 1024;
   index_t sparse_every = 2;  // layer i is sparse if (i + 1) % sparse_every == 0; 0: none is
   double dropout = 0;
-  bool bias = true;                 // of the dense layers and projections
-  bool relative_positions = false;  // T5 position bias in self-attention
+  bool bias = true;                   // of the dense layers and projections
+  bool relative_positions = false;    // T5 position bias in self-attention
+  bool relative_every_layer = false;  // each layer has a table of its own (UMT5), not one all together
   index_t buckets = 32, max_distance = 128;
   double attention_scale = 0;  // 0: head_width^-0.5
   index_t kv_heads = 0;        // heads of keys and values, shared by groups of query heads; 0: heads
   double rotary_theta = 0;     // rotary positions in self-attention with this base, 10000 or more; 0: none
+  RotaryScaling rotary;        // what else changes their angles
   index_t window = 0;          // a decoder's token sees itself and the window - 1 before it; 0: all
   double norm_epsilon = 1e-6;
   MoeConfig moe;  // width, hidden and bias are taken from this stack
@@ -40,6 +42,8 @@ struct StackConfig {
     if (!experts_of_layer.empty()) return experts_of_layer[static_cast<std::size_t>(layer)];
     return sparse(layer) ? moe.experts : 0;
   }
+  /// Tables of relative positions in the stack.
+  index_t position_tables() const { return !relative_positions ? 0 : relative_every_layer ? layers : 1; }
   index_t hidden_in(index_t layer) const {
     return hidden_of_layer.empty() ? hidden : hidden_of_layer[static_cast<std::size_t>(layer)];
   }
@@ -52,6 +56,10 @@ struct StackConfig {
     require(rotary_theta == 0 || (rotary_theta >= 1 && head_width % 2 == 0), stack,
             ": rotary positions need a base of at least 1 and an even head width; got ", rotary_theta, " and ",
             head_width);
+    rotary.check(stack, head_width);
+    require(!relative_positions || (buckets >= 4 && max_distance > buckets / 2), stack,
+            ": relative positions need 4 buckets or more and a largest distance above ", buckets / 2, "; got ", buckets,
+            " and ", max_distance);
     require(window >= 0, stack, ": window must not be negative; got ", window);
     require(dropout >= 0 && dropout < 1, stack, ": dropout must be in [0, 1); got ", dropout);
     require(sparse_every >= 0, stack, ": sparse-every must not be negative; got ", sparse_every);
@@ -148,6 +156,11 @@ class FeedForwardPart {
   bool sparse() const { return sparse_; }
   const Sparse& moe() const { return moe_; }
   Sparse& moe() { return moe_; }
+  /// For an activation that is chosen at run time (kernels/elementwise.hpp).
+  void set_activation(const typename Spec::Activation& activation) {
+    ffn_.inner.activation = activation;
+    if constexpr (!dense_only) moe_.set_activation(activation);
+  }
 
   /// MoE::fetch of a sparse layer.
   void fetch(Context& ctx, const Params<const S>& w, const Tokens& tokens, Cache& c) const {

@@ -98,7 +98,7 @@ struct Embedding {
   index_t vocabulary = 0, width = 0;
   double scale = 1;         // of the looked-up row: sqrt(D) in the original transformer, 1 in T5
   bool positions = true;    // add sinusoids
-  double output_scale = 1;  // of the hidden state before the tied head: D^-0.5 in T5
+  double output_scale = 1;  // of the hidden state before the head: D^-0.5 in T5
   // An id whose look-up has no gradient and no position, and that positions do not count, as in fairseq; -1: none. It
   // is read as any other, and its row of the tied head learns.
   std::int32_t padding = -1;

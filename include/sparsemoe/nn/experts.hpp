@@ -17,8 +17,17 @@ struct ExpertActivation {
   const S* bias;               // (E, F) or null
   const std::int32_t* expert;  // (rows) or null: expert 0
   Matrix<S> h, g, a;
+  Act act;
   template <class Team>
   SPARSEMOE_HD void operator()(Team team, index_t r, index_t first, index_t last) const {
+    if constexpr (requires { Act::run_time; })
+      act.visit([&](auto chosen) { apply<decltype(chosen)>(team, r, first, last); });
+    else
+      apply<Act>(team, r, first, last);
+  }
+  /// With the function F, which is Act or what it stands for.
+  template <class F, class Team>
+  SPARSEMOE_HD void apply(Team team, index_t r, index_t first, index_t last) const {
     S *pre = h.row(r).data, *out = a.row(r).data;
     const S* b = bias != nullptr ? bias + (expert != nullptr ? index_t(expert[r]) : 0) * h.cols : nullptr;
     if constexpr (Act::gated) {
@@ -26,18 +35,18 @@ struct ExpertActivation {
       SPARSEMOE_SIMD
       for (index_t j = first + team.lane(); j < last; j += Team::lanes) {
         if (b != nullptr) pre[j] = S(C(pre[j]) + C(b[j]));
-        out[j] = S(Act::value(C(pre[j])) * C(gate[j]));
+        out[j] = S(F::value(C(pre[j])) * C(gate[j]));
       }
     } else if (b != nullptr) {
       SPARSEMOE_SIMD
       for (index_t j = first + team.lane(); j < last; j += Team::lanes) {
         const S v = S(C(pre[j]) + C(b[j]));
         if constexpr (!Act::from_output) pre[j] = v;
-        out[j] = S(Act::value(C(v)));
+        out[j] = S(F::value(C(v)));
       }
     } else {
       SPARSEMOE_SIMD
-      for (index_t j = first + team.lane(); j < last; j += Team::lanes) out[j] = S(Act::value(C(pre[j])));
+      for (index_t j = first + team.lane(); j < last; j += Team::lanes) out[j] = S(F::value(C(pre[j])));
     }
   }
 };
@@ -48,18 +57,26 @@ struct ExpertActivationBackward {
   using C = typename P::compute;
   Matrix<const S> h, g;
   Matrix<S> da, dg;
+  Act act;
   template <class Team>
   SPARSEMOE_HD void operator()(Team team, index_t r, index_t first, index_t last) const {
+    if constexpr (requires { Act::run_time; })
+      act.visit([&](auto chosen) { apply<decltype(chosen)>(team, r, first, last); });
+    else
+      apply<Act>(team, r, first, last);
+  }
+  template <class F, class Team>
+  SPARSEMOE_HD void apply(Team team, index_t r, index_t first, index_t last) const {
     S* d = da.row(r).data;
     const S* pre = h.row(r).data;
     SPARSEMOE_SIMD
     for (index_t j = first + team.lane(); j < last; j += Team::lanes) {
       if constexpr (Act::gated) {
         const C v = C(d[j]);
-        dg(r, j) = S(v * Act::value(C(pre[j])));
-        d[j] = S(v * Act::derivative(C(pre[j])) * C(g(r, j)));
+        dg(r, j) = S(v * F::value(C(pre[j])));
+        d[j] = S(v * F::derivative(C(pre[j])) * C(g(r, j)));
       } else {
-        d[j] = S(C(d[j]) * Act::derivative(C(pre[j])));
+        d[j] = S(C(d[j]) * F::derivative(C(pre[j])));
       }
     }
   }
@@ -140,6 +157,7 @@ struct Experts {
   double dropout = 0;  // of the hidden activation, in training: expert dropout (Switch Transformer, section 2.4)
   double init_scale = 1;
   WeightForm form = WeightForm::plain;  // of the matrices; any other is for forward passes alone
+  Act activation = {};                  // which function, where that is said at run time
 
   template <class T>
   struct Params {
@@ -180,7 +198,7 @@ struct Experts {
     const bool own = !Act::from_output;
     c.a = own ? ctx.arena.template matrix<S>(x.rows, hidden) : c.h;
     if (Act::gated) B::grouped_gemm(ctx, Op::none, x, w.wg, rows.offsets, c.g);
-    const ExpertActivation<P, Act> act{bias ? w.bi.data : nullptr, rows.expert, c.h, c.g, c.a};
+    const ExpertActivation<P, Act> act{bias ? w.bi.data : nullptr, rows.expert, c.h, c.g, c.a, activation};
     B::grouped_gemm(ctx, Op::none, x, w.wi, rows.offsets, c.h, act);
     if (ctx.training && dropout > 0) {
       const ExpertDropoutRow<P> drop{c.a, rows.source, rows.offsets + count, static_cast<float>(dropout), ctx.random};
@@ -227,7 +245,7 @@ struct Experts {
     const Matrix<S> dg = Act::gated ? ctx.arena.template matrix<S>(x.rows, hidden) : Matrix<S>{};
     B::grouped_gemm_transposed(ctx, c.a.as_const(), dy, rows.offsets, dw.wo);
     if (bias) bias_gradient(ctx, dy, rows.offsets, dw.bo.data);
-    const ExpertActivationBackward<P, Act> act{c.h, c.g, da, dg};
+    const ExpertActivationBackward<P, Act> act{c.h, c.g, da, dg, activation};
     if (ctx.training && dropout > 0) {
       B::grouped_gemm(ctx, Op::transpose, dy, w.wo, rows.offsets, da);
       const ExpertDropoutRow<P> drop{da, rows.source, rows.offsets + count, static_cast<float>(dropout), ctx.random};

@@ -74,6 +74,7 @@ class MoE {
   const MoeConfig& config() const { return routing_.config(); }
   const Router& router() const { return routing_.router(); }
   void set_router(const Router& router) { routing_.set_router(router); }
+  void set_activation(const Act& activation) { experts_.activation = activation; }
   index_t top_k() const { return routing_.top_k(); }
   GateColumns<Router> columns() const { return routing_.columns(); }
 

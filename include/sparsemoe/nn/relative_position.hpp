@@ -8,7 +8,8 @@
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
 /// Bucket of `offset` = key position - query position. Bidirectional: half of the buckets for each sign. The logarithm
-/// is taken in float, as the reference does: bucket edges depend on it.
+/// is taken in float, as the reference does: bucket edges depend on it. Needs buckets >= 2, or 4 if bidirectional, and
+/// max_distance above the exact ones; beyond max_distance all offsets share the last bucket.
 SPARSEMOE_HD inline index_t relative_bucket(index_t offset, bool bidirectional, index_t buckets, index_t max_distance) {
   index_t base = 0, n = -offset;
   if (bidirectional) {
@@ -21,8 +22,9 @@ SPARSEMOE_HD inline index_t relative_bucket(index_t offset, bool bidirectional, 
   if (n < exact) return base + n;
   const float ratio = std::log(static_cast<float>(n) / static_cast<float>(exact)) /
                       std::log(static_cast<float>(max_distance) / static_cast<float>(exact));
-  const index_t far = exact + static_cast<index_t>(ratio * static_cast<float>(buckets - exact));
-  return base + (far < buckets - 1 ? far : buckets - 1);
+  const float steps = ratio * static_cast<float>(buckets - exact);
+  if (!(steps < static_cast<float>(buckets - 1 - exact))) return base + buckets - 1;  // NaN and infinity too
+  return base + exact + static_cast<index_t>(steps);
 }
 
 /// bias(h Lq + i, j) = table(bucket(j - i - offset), h); with offsets of their own, sentence after sentence.

@@ -4,12 +4,37 @@
 #pragma once
 
 #include <cmath>
+#include <vector>
 
 #include "sparsemoe/arena.hpp"
 #include "sparsemoe/error.hpp"
 #include "sparsemoe/kernels/tokens.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
+
+/// What changes the angles place * theta^(-2 j / d), so that a model reads longer texts than it was trained on.
+struct RotaryScaling {
+  std::vector<double> frequencies = {};  // (d / 2) in place of theta^(-2 j / d); empty: those
+  std::vector<double> beyond = {};  // (d / 2) in place of frequencies where a sentence has more than `limit` tokens
+  double growth = 0;                // where it has n > limit: theta times (growth n / limit - growth + 1)^(d / (d - 2))
+  index_t limit = 0;                // tokens; of `beyond` and of `growth`
+  double factor = 1;                // of cosines and sines alike
+
+  /// True where the angles of a token depend on how long its sentence is.
+  bool by_length() const { return limit > 0; }
+  bool plain() const { return frequencies.empty() && !by_length() && factor == 1; }
+  void check(const char* stack, index_t head_width) const {
+    const auto pairs = static_cast<std::size_t>(head_width / 2);
+    require(frequencies.empty() || frequencies.size() == pairs, stack, ": ", frequencies.size(),
+            " rotary frequencies, expected one for each of the ", pairs, " pairs of a head");
+    require(beyond.empty() || (limit > 0 && beyond.size() == pairs && !frequencies.empty()), stack,
+            ": rotary frequencies of long sentences need a limit, those of short ones, and one for each of the ", pairs,
+            " pairs of a head; got ", beyond.size());
+    require(growth == 0 || (growth >= 1 && limit > 0 && beyond.empty() && frequencies.empty() && head_width > 2), stack,
+            ": a rotary base that grows needs a factor of at least 1, a limit and heads wider than 2; got ", growth);
+    require(factor > 0, stack, ": the factor of rotary positions must be positive; got ", factor);
+  }
+};
 
 /// y(i) = [cos | sin] of place(i) * theta^(-2 j / d), j < d / 2, for token i's place; computed in double.
 template <class C>
@@ -25,6 +50,40 @@ struct RotationRow {
       y(i, j) = C(std::cos(angle));
       y(i, half + j) = C(std::sin(angle));
     }
+  }
+};
+/// The same with RotaryScaling; rows are columns of the batch, or all its tokens where angles depend on the length of
+/// the sentence: the place of its last valid token + 1.
+template <class C>
+struct ScaledRotationRow {
+  Tokens tokens;
+  double theta;
+  const double *frequencies, *beyond;  // (d / 2) or null
+  double growth, factor;
+  index_t limit;
+  bool every_token;
+  Matrix<C> y;  // (rows, d)
+  template <class Team>
+  SPARSEMOE_HD void operator()(Team team, index_t i) const {
+    const index_t half = y.cols / 2, length = limit > 0 ? sentence_length(i) : 0;
+    const double *own = limit > 0 && length > limit && beyond != nullptr ? beyond : frequencies, d = double(y.cols);
+    double base = theta;
+    if (growth > 0 && length > limit)
+      base *= std::pow(growth * double(length) / double(limit) - growth + 1, d / (d - 2));
+    for (index_t j = team.lane(); j < half; j += Team::lanes) {
+      const double frequency = own != nullptr ? own[j] : std::pow(base, -2.0 * double(j) / d);
+      const double angle = double(tokens.place(i)) * frequency;
+      y(i, j) = C(factor * std::cos(angle));
+      y(i, half + j) = C(factor * std::sin(angle));
+    }
+  }
+
+ private:
+  SPARSEMOE_HD index_t sentence_length(index_t i) const {
+    const index_t first = every_token ? i / tokens.length * tokens.length : 0;
+    for (index_t t = first + tokens.length; every_token && t-- > first;)
+      if (tokens.valid == nullptr || tokens.valid[t] != 0) return tokens.place(t) + 1;
+    return tokens.place(i) + 1;
   }
 };
 /// Turns the heads of row r of x, in place, by the angles of row r mod rows of the table; by -1 times them with
@@ -49,15 +108,30 @@ struct RotateRow {
   }
 };
 
-/// The angles of a batch: a row for each column, or for each token where sentences have positions of their own. In
-/// arena memory of the caller's scope; empty if theta is 0.
+/// The angles of a batch: a row for each column, or for each token where sentences have positions of their own or
+/// angles depend on their lengths. In arena memory of the caller's scope; empty if theta is 0.
 template <class C, class B>
-Matrix<const C> rotation_table(typename B::Context& ctx, const Tokens& tokens, double theta, index_t head_width) {
+Matrix<const C> rotation_table(typename B::Context& ctx, const Tokens& tokens, double theta, index_t head_width,
+                               const RotaryScaling& scaling = {}) {
   if (theta == 0) return {};
   require(head_width % 2 == 0, "attention: rotary positions need heads of an even width; got ", head_width);
-  const Matrix<C> table =
-      ctx.arena.template matrix<C>(tokens.positions != nullptr ? tokens.count() : tokens.length, head_width);
-  B::for_each_row(ctx, table.rows, RotationRow<C>{tokens, theta, table}, head_width * 32);
+  const bool every_token = tokens.positions != nullptr || scaling.by_length();
+  const Matrix<C> table = ctx.arena.template matrix<C>(every_token ? tokens.count() : tokens.length, head_width);
+  if (scaling.plain()) {
+    B::for_each_row(ctx, table.rows, RotationRow<C>{tokens, theta, table}, head_width * 32);
+    return table;
+  }
+  const auto copied = [&](const std::vector<double>& from) -> const double* {
+    if (from.empty()) return nullptr;
+    double* to = ctx.arena.template take<double>(head_width / 2);
+    B::copy_from_host(ctx, to, from.data(), head_width / 2);
+    return to;
+  };
+  const double *frequencies = copied(scaling.frequencies), *beyond = copied(scaling.beyond);
+  B::for_each_row(ctx, table.rows,
+                  ScaledRotationRow<C>{tokens, theta, frequencies, beyond, scaling.growth, scaling.factor,
+                                       scaling.limit, every_token, table},
+                  head_width * 32);
   return table;
 }
 

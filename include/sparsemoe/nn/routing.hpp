@@ -42,7 +42,8 @@ class Routing {
   Routing() = default;
   Routing(const MoeConfig& config, Router router) : config_(config), router_(router) {
     config.check();
-    require(Traits::top_k <= config.choices(), "moe: a top-", Traits::top_k,
+    constexpr bool fewer = requires { requires Router::up_to_top_k; };
+    require(fewer || Traits::top_k <= config.choices(), "moe: a top-", Traits::top_k,
             " router needs at least that many experts; got ", config.choices());
     require(Traits::can_drop_tokens || (config.capacity_factor <= 0 && config.eval_capacity_factor <= 0),
             pooled || Traits::level == Level::task
