@@ -77,6 +77,13 @@ class SafetensorsReader {
   void read(const TensorInfo& info, void* target) const {
     file_.read_at(data_offset_ + info.offset_begin, target, info.bytes());
   }
+  /// The bytes [first, first + bytes) of the tensor.
+  void read(const TensorInfo& info, std::uint64_t first, std::uint64_t bytes, void* target) const {
+    if (first > info.bytes() || bytes > info.bytes() - first)
+      fail_file(path(), "tensor ", detail::shown(info.name), " has ", info.bytes(), " bytes, not ", bytes, " at ",
+                first);
+    file_.read_at(data_offset_ + info.offset_begin + first, target, bytes);
+  }
   /// The tensor of that name; throws unless it has this dtype and shape.
   const TensorInfo& check(std::string_view name, DType dtype, const std::vector<std::int64_t>& shape) const {
     const TensorInfo& info = at(name);

@@ -1,6 +1,6 @@
 // sharded.hpp -- a model in several safetensors files, described by model.safetensors.index.json, as one set of
 // tensors. Main idea: the index says which shard holds which tensor; nothing is believed before every shard is open and
-// both sides agree exactly. Read next: safetensors.hpp.
+// both sides agree. Read next: safetensors.hpp.
 #pragma once
 
 #include <algorithm>
@@ -19,6 +19,11 @@
 #include "sparsemoe/io/safetensors.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
+
+/// What an index must say. exact: that and nothing else, its total_size is that of the tensors, and every shard holds
+/// just what the index places there. foreign: as lenient as the readers of transformers, which look at the weight_map
+/// alone, and take every tensor of the shards that it names.
+enum class Agreement { exact, foreign };
 
 /// What an index says: {"metadata": {"total_size": bytes, ...}, "weight_map": {tensor name: file name, ...}}.
 struct ShardIndex {
@@ -52,7 +57,8 @@ class ShardIndexSax {
   bool seen_map = false;
 
   /// `spare` bounds index.memory; `members` is an upper bound of the number of entries.
-  ShardIndexSax(std::uint64_t spare, std::uint64_t members) : spare_(spare) {
+  ShardIndexSax(std::uint64_t spare, std::uint64_t members, Agreement agreement)
+      : spare_(spare), foreign_(agreement == Agreement::foreign) {
     index.memory = members * sizeof(ShardIndex::Entry);
     if (index.memory <= spare_) index.entries.reserve(static_cast<std::size_t>(members));
   }
@@ -65,12 +71,14 @@ class ShardIndexSax {
   }
   bool binary(json::binary_t&) { return wrong("binary data"); }
   bool number_unsigned(json::number_unsigned_t value) {
+    if (ignored()) return true;
     if (place_ != Place::metadata || key_ != "total_size") return scalar("a number");
     index.total_size = value;
     return true;
   }
 
   bool string(json::string_t& value) {
+    if (ignored()) return true;
     if (place_ != Place::map) return scalar("a string");
     if (!is_shard_name(value))
       return stop("tensor " + shown(key_) + " is said to be in " + shown(value) +
@@ -84,16 +92,22 @@ class ShardIndexSax {
   }
 
   bool start_object(std::size_t) {
+    if (ignored()) return skip();
     if (place_ == Place::outside) return enter(Place::top);
     if (place_ != Place::top) return wrong("an object");
     return enter(key_ == "metadata" ? Place::metadata : Place::map);
   }
-  bool end_object() { return enter(place_ == Place::top ? Place::outside : Place::top); }
-  bool start_array(std::size_t) { return wrong("an array"); }
-  bool end_array() { return true; }
+  bool end_object() {
+    if (skipped_ > 0) return leave();
+    return enter(place_ == Place::top ? Place::outside : Place::top);
+  }
+  bool start_array(std::size_t) { return ignored() ? skip() : wrong("an array"); }
+  bool end_array() { return leave(); }
 
   bool key(json::string_t& value) {
+    if (skipped_ > 0) return true;
     key_ = value;
+    if (foreign_ && place_ == Place::top && key_ != "weight_map") return true;
     if (place_ == Place::map) return !key_.empty() || stop("a tensor has an empty name");
     if (place_ == Place::metadata)
       return key_ != "total_size" || !std::exchange(seen_size_, true) || stop("duplicate key \"total_size\"");
@@ -109,6 +123,17 @@ class ShardIndexSax {
  private:
   enum class Place { outside, top, metadata, map };
 
+  /// Of the value that comes: nobody reads it.
+  bool ignored() const { return skipped_ > 0 || (foreign_ && place_ == Place::top && key_ != "weight_map"); }
+  bool skip() {
+    ++skipped_;
+    return true;
+  }
+  bool leave() {
+    --skipped_;
+    return true;
+  }
+
   bool enter(Place place) {
     place_ = place;
     return true;
@@ -122,14 +147,17 @@ class ShardIndexSax {
         join("unexpected ", what, place_ == Place::outside ? std::string(" as index") : " at key " + shown(key_)));
   }
   /// Other writers put more than total_size into the metadata; only that one matters here.
-  bool scalar(std::string_view what) { return (place_ == Place::metadata && key_ != "total_size") || wrong(what); }
+  bool scalar(std::string_view what) {
+    return ignored() || (place_ == Place::metadata && key_ != "total_size") || wrong(what);
+  }
   bool take(std::uint64_t bytes) {
     index.memory += bytes;
     return index.memory <= spare_ || stop("names too many tensors: they must fit into 16 MiB of memory");
   }
 
   std::map<std::string, std::size_t> shards_;
-  std::uint64_t spare_;
+  std::uint64_t spare_, skipped_ = 0;
+  bool foreign_;
   Place place_ = Place::outside;
   std::string key_;
   bool seen_metadata_ = false, seen_size_ = false;
@@ -139,7 +167,8 @@ class ShardIndexSax {
 
 /// Parses the text of an index. Throws FileError naming `path`. Takes at most kSpareMemory besides the text (about
 /// 120,000 tensors).
-inline ShardIndex parse_shard_index(std::string_view text, const std::filesystem::path& path) {
+inline ShardIndex parse_shard_index(std::string_view text, const std::filesystem::path& path,
+                                    Agreement agreement = Agreement::exact) {
   check_json_bytes(text, path);
   const detail::JsonExtent extent = detail::json_extent(text);
   constexpr std::uint64_t limit =
@@ -147,7 +176,7 @@ inline ShardIndex parse_shard_index(std::string_view text, const std::filesystem
   if (extent.token_memory() + extent.members * sizeof(ShardIndex::Entry) > limit)
     fail_file(path, "is too large an index: up to ", extent.members, " tensors and ", extent.longest,
               " bytes in one piece; they must fit into 16 MiB of memory");
-  detail::ShardIndexSax sax(limit - extent.token_memory(), extent.members);
+  detail::ShardIndexSax sax(limit - extent.token_memory(), extent.members, agreement);
   if (!nlohmann::json::sax_parse(text.begin(), text.end(), &sax)) fail_file(path, sax.problem);
   if (!sax.seen_map) fail_file(path, "has no weight_map");
   ShardIndex index = std::move(sax.index);
@@ -160,9 +189,10 @@ inline ShardIndex parse_shard_index(std::string_view text, const std::filesystem
   return index;
 }
 
-/// An open, fully checked set of shards. The index and the shards must agree exactly: every tensor of the index is in
-/// the shard it names, no shard holds a tensor that the index does not place there, and total_size, where given, is the
-/// bytes of all tensors. Shards lie beside the index; symbolic links there are followed, as download caches use them.
+/// An open, fully checked set of shards. Where index and shards must agree exactly, every tensor of the index is in the
+/// shard it names, no shard holds a tensor that the index does not place there, and total_size, where given, is the
+/// bytes of all tensors. A tensor that lies in two shards is refused, unless the index says which. Shards lie beside
+/// the index; symbolic links there are followed, as download caches use them.
 class ShardedReader {
  public:
   /// One tensor and the file that holds it.
@@ -173,23 +203,18 @@ class ShardedReader {
 
   /// Opens DIRECTORY/model.safetensors.index.json, or another index, and its shards. Throws FileError naming the file
   /// that is wrong. Takes at most the files' sizes + kSpareMemory of memory.
-  explicit ShardedReader(const std::filesystem::path& index_path, Access access = Access::pread) : path_(index_path) {
-    const ShardIndex index = parse_shard_index(read_file(path_, kMaxIndex), path_);
+  explicit ShardedReader(const std::filesystem::path& index_path, Access access = Access::pread,
+                         Agreement agreement = Agreement::exact)
+      : path_(index_path) {
+    const ShardIndex index = parse_shard_index(read_file(path_, kMaxIndex), path_, agreement);
     std::uint64_t spare = kSpareMemory - std::min(kSpareMemory, index.memory);
     shards_.reserve(index.shards.size());
     for (const std::string& name : index.shards) spare -= open(path_.parent_path() / name, access, spare);
 
-    tensors_.reserve(index.entries.size());
-    for (const ShardIndex::Entry& entry : index.entries) {
-      const SafetensorsReader& shard = shards_[entry.shard];
-      const TensorInfo* info = shard.find(entry.tensor);
-      if (info == nullptr)
-        fail_file(shard.path(), "has no tensor ", detail::shown(entry.tensor), ", but ", path_.filename().string(),
-                  " says so");
-      tensors_.push_back({&shard, info});
-    }
-    check_nothing_else(index);
-    check_total(index);
+    if (agreement == Agreement::foreign)
+      take_all(index);
+    else
+      take_exactly(index);
   }
 
   /// All tensors, sorted by name.
@@ -224,6 +249,53 @@ class ShardedReader {
     const SafetensorsReader& reader = shards_.emplace_back(shard, access, spare);
     const std::uint64_t most = kHeaderExpansion * reader.data_offset();
     return std::min(spare, most - std::min(most, reader.file_bytes()));
+  }
+
+  void take_exactly(const ShardIndex& index) {
+    tensors_.reserve(index.entries.size());
+    for (const ShardIndex::Entry& entry : index.entries) {
+      const SafetensorsReader& shard = shards_[entry.shard];
+      const TensorInfo* info = shard.find(entry.tensor);
+      if (info == nullptr)
+        fail_file(shard.path(), "has no tensor ", detail::shown(entry.tensor), ", but ", path_.filename().string(),
+                  " says so");
+      tensors_.push_back({&shard, info});
+    }
+    check_nothing_else(index);
+    check_total(index);
+  }
+  /// Every tensor of every shard, and of two of one name that which the index means.
+  void take_all(const ShardIndex& index) {
+    for (const SafetensorsReader& shard : shards_)
+      for (const TensorInfo& info : shard.tensors()) tensors_.push_back({&shard, &info});
+    const auto name = [](const Located& t) -> const std::string& { return t.info->name; };
+    std::stable_sort(tensors_.begin(), tensors_.end(),
+                     [&](const Located& a, const Located& b) { return name(a) < name(b); });
+    std::vector<Located> kept;
+    for (const Located& t : tensors_) {
+      const bool again = !kept.empty() && name(kept.back()) == name(t);
+      if (!again) {
+        kept.push_back(t);
+        continue;
+      }
+      const SafetensorsReader* meant = placed(index, name(t));
+      if (meant == nullptr)
+        fail_file(t.shard->path(), "holds tensor ", detail::shown(name(t)), ", which ",
+                  kept.back().shard->path().filename().string(), " holds too");
+      if (t.shard == meant) kept.back() = t;
+    }
+    tensors_ = std::move(kept);
+    for (const ShardIndex::Entry& entry : index.entries)
+      if (find(entry.tensor).info == nullptr)
+        fail_file(shards_[entry.shard].path(), "has no tensor ", detail::shown(entry.tensor), ", but ",
+                  path_.filename().string(), " says so");
+  }
+  /// The shard where the index places a tensor, or null.
+  const SafetensorsReader* placed(const ShardIndex& index, std::string_view tensor) const {
+    const auto at =
+        std::lower_bound(index.entries.begin(), index.entries.end(), tensor,
+                         [](const ShardIndex::Entry& e, std::string_view n) { return std::string_view(e.tensor) < n; });
+    return at != index.entries.end() && at->tensor == tensor ? &shards_[at->shard] : nullptr;
   }
 
   void check_nothing_else(const ShardIndex& index) const {

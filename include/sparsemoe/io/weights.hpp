@@ -3,6 +3,7 @@
 // extent before a weight changes. Read next: io/safetensors.hpp, io/manifest.hpp.
 #pragma once
 
+#include <cmath>
 #include <map>
 #include <string>
 #include <type_traits>
@@ -56,22 +57,33 @@ inline void check_float(const SafetensorsReader& file, const TensorInfo& info) {
   fail_file(file.path(), "tensor ", detail::shown(info.name), " is ", dtype_name(info.dtype),
             ", expected F64, F32, F16 or BF16");
 }
-/// The values of a tensor that check_float() takes, as M.
+/// The `count` values of a tensor that check_float() takes from its element `first` on, as M. Throws FileError naming
+/// the tensor if one is not finite in M: a model would compute nothing from it, in silence.
 template <class M>
-void read_values(const SafetensorsReader& file, const TensorInfo& info, M* to) {
+void read_values(const SafetensorsReader& file, const TensorInfo& info, std::uint64_t first, std::uint64_t count,
+                 M* to) {
   const auto widen = [&]<class T>(T) {
     if constexpr (std::is_same_v<T, M>) {
-      file.read(info, to);
+      file.read(info, first * sizeof(T), count * sizeof(T), to);
     } else {
-      std::vector<T> raw(static_cast<std::size_t>(info.elements()));
-      file.read(info, raw.data());
+      std::vector<T> raw(static_cast<std::size_t>(count));
+      file.read(info, first * sizeof(T), count * sizeof(T), raw.data());
       for (std::size_t i = 0; i < raw.size(); ++i) to[i] = M(raw[i]);
     }
+    for (std::uint64_t i = 0; i < count; ++i)
+      if (!std::isfinite(static_cast<double>(to[i])))
+        fail_file(file.path(), "tensor ", detail::shown(info.name), " has a value that is not finite, its element ",
+                  first + i, ": ", static_cast<double>(to[i]), "; did the training diverge?");
   };
   if (info.dtype == DType::kF64) return widen(double{});
   if (info.dtype == DType::kF32) return widen(float{});
   if (info.dtype == DType::kF16) return widen(fp16{});
   widen(bf16{});
+}
+/// All values of the tensor.
+template <class M>
+void read_values(const SafetensorsReader& file, const TensorInfo& info, M* to) {
+  read_values(file, info, 0, info.elements(), to);
 }
 
 namespace detail {
