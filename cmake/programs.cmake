@@ -252,8 +252,10 @@ if(SPARSEMOE_BUILD_EXAMPLES)
     target_compile_options(sparsemoe-convert PRIVATE $<$<CONFIG:Release>:-O1>)  # it copies, and computes nothing
   endif()
   if(added_sparsemoe-generate AND SPARSEMOE_BUILD_TESTS)
-    sparsemoe_ctest(program_generate program ${CMAKE_CURRENT_SOURCE_DIR}/tests/program/generate.sh
-                    $<TARGET_FILE:sparsemoe-generate> ${CMAKE_CURRENT_SOURCE_DIR}/tests/data/goldens/models)
+    foreach(name generate checkpoints)
+      sparsemoe_ctest(program_${name} program ${CMAKE_CURRENT_SOURCE_DIR}/tests/program/${name}.sh
+                      $<TARGET_FILE:sparsemoe-generate> ${CMAKE_CURRENT_SOURCE_DIR}/tests/data/goldens/models)
+    endforeach()
   endif()
   if(added_sparsemoe-convert AND SPARSEMOE_BUILD_TESTS)
     sparsemoe_ctest(program_convert program ${CMAKE_CURRENT_SOURCE_DIR}/tests/program/convert.sh

@@ -145,7 +145,7 @@ TEST_CASE("gshard in both stacks, both rules, under capacity") {
 
 // Losses over all sparse layers of a stack, here of probabilities and of combine weights: two sparse layers each, too
 // few slots, padding routed in the encoder alone.
-struct TightSwitch : hf::SwitchRouter {
+struct TightSwitch : hf::SwitchRouter438 {
   TightSwitch() { expert_capacity = 1; }
 };
 struct TightNllb : hf::NllbRouter {

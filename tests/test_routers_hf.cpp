@@ -28,7 +28,7 @@ std::size_t at(index_t i) { return static_cast<std::size_t>(i); }
 
 TEST_CASE("what holds for every router holds for those of transformers' models") {
   using router_properties::holds;
-  holds(hf::SwitchRouter{{}, 0});
+  holds(hf::SwitchRouter438{{{}, 0}});
   holds(hf::MixtralRouter<2>{});
   // With a drawn second expert a token's choice depends on its place in the batch, in evaluation too, as there: below.
   for (const bool before : {false, true}) {
@@ -85,11 +85,11 @@ std::set<index_t> kept(const RouterRun& run) {
 }
 
 struct Switches {
-  hf::SwitchRouter router;
-  RouterBench<hf::SwitchRouter, Cpu> bench;
+  hf::SwitchRouter438 router;
+  RouterBench<hf::SwitchRouter438, Cpu> bench;
   MoeConfig config;
   RouterBatch batch;
-  explicit Switches(std::int32_t slots) : router{{}, slots}, bench(router, {}), config(bench.config()) {
+  explicit Switches(std::int32_t slots) : router{{{}, slots}}, bench(router, {}), config(bench.config()) {
     config.route_padding = true;
     config.balance_scope = LossScope::sequence;
     batch = bench.batch(6, 9, true);
@@ -113,7 +113,7 @@ TEST_CASE("switch: a number of slots for each sequence, in evaluation too; a tok
       CHECK(worst(run.y, y) < 1e-12);
     }
 }
-struct GivesNothing : hf::SwitchRouter {
+struct GivesNothing : hf::SwitchRouter438 {
   static constexpr bool passes_dropped = false;
 };
 TEST_CASE("a dropped token that passes: its gradient goes through the gate and through x") {

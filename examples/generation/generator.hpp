@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "sparsemoe/hf/keys.hpp"
 #include "sparsemoe/hf/special_tokens.hpp"
 #include "sparsemoe/infer/beam.hpp"
 
@@ -39,11 +40,12 @@ std::unique_ptr<Generator> open_mixtral(const moe::hf::Config& config, int threa
 
 /// Loads a directory. Throws FileError naming what is wrong with it.
 inline std::unique_ptr<Generator> open_generator(const moe::hf::Config& config, int threads) {
-  const auto type = config.get<std::string>("model_type");
-  switch (config.one_of("model_type", type, {"t5", "mt5", "switch_transformers", "nllb-moe", "mixtral"})) {
-    case 2: return open_switch_transformer(config, threads);
-    case 3: return open_nllb(config, threads);
-    case 4: return open_mixtral(config, threads);
+  using moe::hf::Family;
+  switch (moe::hf::family_of(config)) {
+    case Family::switch_transformer: return open_switch_transformer(config, threads);
+    case Family::m2m:
+    case Family::nllb: return open_nllb(config, threads);
+    case Family::mixtral: return open_mixtral(config, threads);
     default: return open_t5(config, threads);
   }
 }

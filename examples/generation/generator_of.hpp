@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdio>
 
 #include "generator.hpp"
 #include "sparsemoe/backend/cpu.hpp"
@@ -11,18 +12,31 @@
 
 namespace generation {
 
+/// Whether texts may be computed at once: alone where what is found for one would depend on those beside it.
+enum class Company { together, alone };
+
 /// The model and the context it computes in.
 template <class Model>
 class GeneratorOf : public Generator {
  public:
-  GeneratorOf(const moe::hf::Config& config, Model model, const moe::hf::NameMap& names, int threads)
-      : ctx_(threads), model_(std::move(model)) {
-    moe::hf::load(ctx_, model_.weights, names, moe::hf::Tensors(config.path().parent_path()));
+  GeneratorOf(const moe::hf::Config& config, Model model, const moe::hf::NameMap& names, int threads, Company company)
+      : ctx_(threads), model_(std::move(model)), company_(company) {
     special_ = moe::hf::SpecialTokens::of(config);
+    const moe::hf::Tensors tensors(config.path().parent_path());
+    if (!tensors.warning().empty()) std::fprintf(stderr, "warning: %s\n", tensors.warning().c_str());
+    moe::hf::load(ctx_, model_.weights, names, tensors);
     vocabulary_ = model_.config().vocabulary;
     parameters_ = model_.weights.count();
   }
   moe::SearchResult search(const std::vector<Ids>& texts, const moe::SearchOptions& options) override {
+    if (company_ == Company::together) return search_together(texts, options);
+    moe::SearchResult all;
+    for (const Ids& text : texts) all.push_back(search_together({text}, options).front());
+    return all;
+  }
+
+ private:
+  moe::SearchResult search_together(const std::vector<Ids>& texts, const moe::SearchOptions& options) {
     std::size_t length = 0;
     for (const Ids& ids : texts) {
       moe::require(!ids.empty(), "generate: a text without tokens");
@@ -49,19 +63,20 @@ class GeneratorOf : public Generator {
     return moe::search(ctx_, model_, comm_, tokens, options);
   }
 
- private:
   moe::Cpu::Context ctx_;
   Model model_;
   moe::Solo comm_;
+  Company company_;
 };
 
 /// The visitor of hf::with_...().
 struct MakeGenerator {
   const moe::hf::Config& config;
   int threads;
+  Company company = Company::together;
   template <class Model>
   std::unique_ptr<Generator> operator()(Model& model, const moe::hf::NameMap& names) const {
-    return std::make_unique<GeneratorOf<Model>>(config, std::move(model), names, threads);
+    return std::make_unique<GeneratorOf<Model>>(config, std::move(model), names, threads, company);
   }
 };
 

@@ -46,7 +46,8 @@ void mixtral_run(Run<P>& run, Model& model, const hf::NameMap& names) {
             compare_rows(run, join("hidden_states.", i), values_of(model.decoder().hidden_state(i)), text.valid);
           model.decoder().visit_sparse([&](index_t l, const auto& moe, const auto& cache) {
             const std::string at = join("router/model.layers.", l, ".block_sparse_moe/");
-            const index_t T = cache.scores.rows, E = cache.scores.cols, K = moe.top_k();
+            const index_t T = cache.scores.rows, E = cache.scores.cols;
+            const index_t K = moe.router().chosen, most = moe.top_k();  // a row has room for most
             Values h = values_of(cache.scores.as_const());
             const auto s = moe.statistics(run.ctx, cache);
             aux += s.balance, weighted += moe.weighted_loss(s);
@@ -57,8 +58,13 @@ void mixtral_run(Run<P>& run, Model& model, const hf::NameMap& names) {
               v = std::log(v) + static_cast<double>(cache.lse[i / E]);
             }
             compare_rows(run, at + "logits", h, text.valid);
-            compare_rows(run, at + "topk_weight", Values(cache.combine, cache.combine + T * K), text.valid);
-            compare_rows(run, at + "topk_index", Values(cache.chosen, cache.chosen + T * K), text.valid);
+            Values weight, index;
+            for (index_t t = 0; t < T; ++t) {
+              weight.insert(weight.end(), cache.combine + t * most, cache.combine + t * most + K);
+              index.insert(index.end(), cache.chosen + t * most, cache.chosen + t * most + K);
+            }
+            compare_rows(run, at + "topk_weight", weight, text.valid);
+            compare_rows(run, at + "topk_index", index, text.valid);
           });
         }
         const Values block = values_of(z.as_const());

@@ -40,14 +40,14 @@ void join_losses(Run<P>& run, const Tokens& tokens, std::vector<Sparse<P, Router
 template <class P>
 void switch_router_case(Run<P>& run) {
   using S = typename P::storage;
-  using Layer = Sparse<P, hf::SwitchRouter, Relu>;
+  using Layer = Sparse<P, hf::SwitchRouter438, Relu>;
   const Case& c = run.c;
   const index_t T = c.size("B") * c.size("S"), D = c.size("D"), E = c.size("E");
   MoeConfig config = switch_layer_config(c);
   config.gate_bias = c.params().at("bias");
   config.balance_coefficient = c.values("cotangent/aux_loss")[0];
   config.z_coefficient = c.values("cotangent/z_loss")[0];
-  hf::SwitchRouter router;
+  hf::SwitchRouter438 router;
   router.expert_capacity = static_cast<std::int32_t>(c.size("cap"));
   std::vector<Link> links = {{"router.weight", 0, "w/classifier.weight", true}};
   if (config.gate_bias) links.push_back({"router.bias", -1, "w/classifier.bias", false});
@@ -57,7 +57,7 @@ void switch_router_case(Run<P>& run) {
 
   Layer layer(run, config, router, links);
   layer.forward(batch.tokens(), x);
-  join_losses<hf::SwitchRouter::StackLoss>(run, batch.tokens(), std::vector<Layer*>{&layer});
+  join_losses<hf::SwitchRouter438::StackLoss>(run, batch.tokens(), std::vector<Layer*>{&layer});
   Values gate, mask(static_cast<std::size_t>(T * E), 0);
   for (index_t t = 0; t < T; ++t) {
     gate.push_back(static_cast<double>(layer.cache.combine[t]));
@@ -116,13 +116,13 @@ void switch_mlp_of(Run<P>& run) {
   const index_t E = c.size("E");
   MoeConfig config = switch_layer_config(c);
   config.hidden = c.size("FF");
-  hf::SwitchRouter router;
+  hf::SwitchRouter438 router;
   router.expert_capacity = static_cast<std::int32_t>(c.size("cap"));
   std::vector<Link> links = {{"router.weight", 0, "w/router.classifier.weight", true}};
   for (index_t e = 0; e < E; ++e)
     for (const char* name : {"wi", "wo"})
       links.push_back({join("experts.", name), e, join("w/experts.expert_", e, ".", name, ".weight"), true});
-  Sparse<P, hf::SwitchRouter, Act> layer(run, config, router, links);
+  Sparse<P, hf::SwitchRouter438, Act> layer(run, config, router, links);
   const Sequences batch(c);
   // The recorded jitter multiplies what the whole layer reads (MoeConfig::jitter_experts with other draws).
   std::vector<S> x = run.in("x"), jitter(x.size(), S(1));
@@ -167,7 +167,7 @@ struct LossCase {
     using Layer = Sparse<P, Router, Relu>;
     MoeConfig config;
     config.experts = config.width = E, config.hidden = 1;
-    constexpr bool sequences = std::is_same_v<Router, hf::SwitchRouter>;
+    constexpr bool sequences = std::is_same_v<Router, hf::SwitchRouter438>;
     if (sequences) config.balance_scope = LossScope::sequence;
     const double coefficient = c.values("cotangent/" + name)[0];
     config.balance_coefficient = z ? 0 : coefficient;
@@ -200,12 +200,12 @@ void router_loss_case(Run<P>& run) {
   LossCase<P> all(run);
   using Sequence = hf::JointBalance<true, false>;
   using Batch = hf::JointBalance<false, false>;
-  hf::SwitchRouter router;
+  hf::SwitchRouter438 router;
   router.expert_capacity = 1 << 20;
-  all.template add<hf::SwitchRouter, Sequence>("switch_aux", 1, router, false);
-  all.template add<hf::SwitchRouter, Sequence>("switch_aux_two_layers", 2, router, false);
-  all.template add<hf::SwitchRouter, Sequence>("switch_z", 1, router, true);
-  all.template add<hf::SwitchRouter, Sequence>("switch_z_two_layers", 2, router, true);
+  all.template add<hf::SwitchRouter438, Sequence>("switch_aux", 1, router, false);
+  all.template add<hf::SwitchRouter438, Sequence>("switch_aux_two_layers", 2, router, false);
+  all.template add<hf::SwitchRouter438, Sequence>("switch_z", 1, router, true);
+  all.template add<hf::SwitchRouter438, Sequence>("switch_z_two_layers", 2, router, true);
   all.template add<TopK<1>, Batch>("mixtral_aux_top1", 2, TopK<1>{}, false);
   all.template add<TopK<2>, Batch>("mixtral_aux_top2", 2, TopK<2>{}, false);
   all.template add<TopK<2>, Batch>("mixtral_aux_top2_masked", 2, TopK<2>{}, false,

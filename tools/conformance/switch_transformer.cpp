@@ -46,21 +46,23 @@ double compare_routing(Run<P>& run, const Stack& stack, const std::string& name,
 template <class P>
 void switch_model_case(Run<P>& run) {
   const hf::Config config = case_config(run.c, run.c.params().at("config_overrides"));
-  hf::with_switch_transformer<P, Cpu>(run.ctx, config, true, [&](auto& model, const hf::NameMap& names) {
-    run_model(run, model, names, config, [&](auto& m) {
-      const MoeConfig &e = m.config().encoder.moe, &d = m.config().decoder.moe;
-      return compare_routing(run, m.encoder(), "encoder", "layer.1", e.balance_coefficient, e.z_coefficient) +
-             compare_routing(run, m.decoder(), "decoder", "layer.2", d.balance_coefficient, d.z_coefficient);
-    });
-  });
+  hf::with_switch_transformer<P, Cpu, hf::SwitchRouter438>(
+      run.ctx, config, true, [&](auto& model, const hf::NameMap& names) {
+        run_model(run, model, names, config, [&](auto& m) {
+          const MoeConfig &e = m.config().encoder.moe, &d = m.config().decoder.moe;
+          return compare_routing(run, m.encoder(), "encoder", "layer.1", e.balance_coefficient, e.z_coefficient) +
+                 compare_routing(run, m.decoder(), "decoder", "layer.2", d.balance_coefficient, d.z_coefficient);
+        });
+      });
 }
 template <class P>
 void switch_generate_case(Run<P>& run) {
   for (const auto& [name, how] : run.c.params().at("runs").items()) {
     const hf::Config config = case_config(run.c, how.at("config_overrides"));
-    hf::with_switch_transformer<P, Cpu>(run.ctx, config, false, [&](auto& model, const hf::NameMap& names) {
-      run_generate(run, model, names, config, name, how.at("kwargs"));
-    });
+    hf::with_switch_transformer<P, Cpu, hf::SwitchRouter438>(
+        run.ctx, config, false, [&](auto& model, const hf::NameMap& names) {
+          run_generate(run, model, names, config, name, how.at("kwargs"));
+        });
   }
 }
 template void switch_model_case(Run<Fp64>&);

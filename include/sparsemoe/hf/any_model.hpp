@@ -17,11 +17,12 @@ namespace hf {
 /// that no model here has.
 template <class P, class B, class F>
 decltype(auto) with_model(typename B::Context& ctx, const Config& config, bool for_training, F&& f) {
-  const std::string type = config.get<std::string>("model_type");
-  switch (config.one_of("model_type", type, {"t5", "mt5", "switch_transformers", "nllb-moe", "mixtral"})) {
-    case 2: return with_switch_transformer<P, B>(ctx, config, for_training, std::forward<F>(f));
-    case 3: return with_nllb<P, B>(ctx, config, for_training, std::forward<F>(f));
-    case 4: return with_mixtral<P, B>(ctx, config, for_training, std::forward<F>(f));
+  switch (family_of(config)) {
+    case Family::switch_transformer:
+      return with_switch_transformer<P, B>(ctx, config, for_training, std::forward<F>(f));
+    case Family::m2m:
+    case Family::nllb: return with_nllb<P, B>(ctx, config, for_training, std::forward<F>(f));
+    case Family::mixtral: return with_mixtral<P, B>(ctx, config, for_training, std::forward<F>(f));
     default: return with_t5<P, B>(ctx, config, for_training, std::forward<F>(f));
   }
 }

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
-#include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -28,21 +28,39 @@ inline std::string shape_text(const std::vector<std::int64_t>& shape) {
   for (std::size_t i = 0; i < shape.size(); ++i) out += (i != 0 ? ", " : "") + std::to_string(shape[i]);
   return out + "]";
 }
-inline std::vector<std::byte> bytes_of(const Tensors::Located& t) {
-  std::vector<std::byte> raw(t.info->bytes());
-  t.shard->read(*t.info, raw.data());
-  return raw;
+/// Where the values of one of our items are in the files.
+struct Place {
+  Tensors::Located tensor;
+  std::vector<std::int64_t> shape;  // that the tensor must have
+  std::uint64_t first = 0;          // element of the tensor
+};
+inline Place place_of(const NameMap& map, const Tensors& tensors, const ParamInfo& leaf, const MappedTensor& m) {
+  if (const Tensors::Located t = tensors.find(m.name); t.info != nullptr) return {t, m.shape()};
+  for (const auto& [alias, original] : map.aliases)  // files may keep a tied tensor under any of its names
+    if (original == m.name)
+      if (const Tensors::Located t = tensors.find(alias); t.info != nullptr) return {t, m.shape()};
+  for (const OtherPlace& other : map.others) {
+    std::string layer;
+    if (!matches(other.ours, leaf.name, layer)) continue;
+    const std::string name = replaced(replaced(other.theirs, "{l}", layer), "{e}", std::to_string(m.item));
+    const Tensors::Located t = tensors.find(name);
+    if (t.info == nullptr) continue;
+    if (other.parts == 0) return {t, m.shape()};
+    const std::vector<std::int64_t> one = m.shape();
+    return {t,
+            {leaf.shape.batch, other.parts * one[0], one[1]},
+            static_cast<std::uint64_t>((m.item * other.parts + other.part) * m.rows * m.cols)};
+  }
+  return {};
 }
 /// A tensor that the table does not name: a repetition with the same bytes, or one that nothing reads.
 inline void check_extra(const NameMap& map, const Tensors& tensors, const Tensors::Located& t) {
   const std::string& name = t.info->name;
-  if (std::find(map.unused.begin(), map.unused.end(), name) != map.unused.end()) return;
+  if (unused_name(map, name)) return;
   for (const auto& [alias, original] : map.aliases) {
     if (alias != name) continue;
     const Tensors::Located first = tensors.find(original);
-    if (first.info != nullptr && first.info->dtype == t.info->dtype && first.info->shape == t.info->shape &&
-        bytes_of(first) == bytes_of(t))
-      return;
+    if (first.info != nullptr && same_tensor(first, t)) return;
     fail_file(t.shard->path(), "tensor '", name, "' must be the same as '", original,
               "': config.json says that they are tied");
   }
@@ -53,25 +71,23 @@ inline void check_extra(const NameMap& map, const Tensors& tensors, const Tensor
 }  // namespace parts
 
 /// Reads every weight. F64, F32, F16 and BF16 become the model's precision. Throws FileError naming the tensor that is
-/// missing, of another shape or type, or has no place in the model; then the weights are as they were.
+/// missing, of another shape or type, or has no place in the model; then the weights are as they were. Also for one
+/// with a value that is not finite; those read before it have changed by then.
 template <class P, class B>
 void load(typename B::Context& ctx, Weights<P, B>& weights, const NameMap& map, const Tensors& tensors) {
   using M = typename P::master;
   const std::vector<MappedTensor> mapped = map_names(map, weights.list());
-  std::map<std::string, bool> known;
+  std::set<std::string> known;
   for (const MappedTensor& m : mapped) {
-    std::string found = m.name;
-    Tensors::Located t = tensors.find(m.name);
-    for (const auto& [alias, original] : map.aliases)  // files may keep a tied tensor under any of its names
-      if (t.info == nullptr && original == m.name) t = tensors.find(found = alias);
+    const auto [t, shape, first] = parts::place_of(map, tensors, weights.list()[m.leaf], m);
     if (t.info == nullptr)
       fail_file(tensors.directory(), "tensor '", m.name, "' is missing; is this ", map.family,
                 " model one of another configuration?");
-    if (t.info->shape != m.shape())
-      fail_file(t.shard->path(), "tensor '", found, "' has shape ", parts::shape_text(t.info->shape), ", expected ",
-                parts::shape_text(m.shape()));
+    if (t.info->shape != shape)
+      fail_file(t.shard->path(), "tensor '", t.info->name, "' has shape ", parts::shape_text(t.info->shape),
+                ", expected ", parts::shape_text(shape));
     check_float(*t.shard, *t.info);
-    known[found] = true;
+    known.insert(t.info->name);
   }
   for (const Tensors::Located& t : tensors.all())
     if (known.count(t.info->name) == 0) parts::check_extra(map, tensors, t);
@@ -82,12 +98,10 @@ void load(typename B::Context& ctx, Weights<P, B>& weights, const NameMap& map, 
     leaf.assign(static_cast<std::size_t>(p.shape.size()), M(0));
     for (const std::size_t first = mapped[i].leaf; i < mapped.size() && mapped[i].leaf == first; ++i) {
       const MappedTensor& m = mapped[i];
-      Tensors::Located t = tensors.find(m.name);
-      for (const auto& [alias, original] : map.aliases)
-        if (t.info == nullptr && original == m.name) t = tensors.find(alias);
+      const parts::Place from = parts::place_of(map, tensors, p, m);
       const index_t size = m.rows * m.cols;
       theirs.resize(static_cast<std::size_t>(size));
-      read_values(*t.shard, *t.info, theirs.data());
+      read_values(*from.tensor.shard, *from.tensor.info, from.first, static_cast<std::uint64_t>(size), theirs.data());
       for (index_t k = 0; k < size; ++k)
         leaf[static_cast<std::size_t>(m.item * size + m.place(k))] = theirs[static_cast<std::size_t>(k)];
     }

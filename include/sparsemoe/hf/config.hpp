@@ -15,6 +15,13 @@ namespace sparsemoe::inline SPARSEMOE_ABI {
 
 namespace hf {
 
+/// The most of anything that a config.json may ask for: above every published model, and products do not overflow.
+struct Limits {
+  static constexpr index_t vocabulary = index_t{1} << 24, layers = 4096, width = index_t{1} << 18, heads = 1 << 14,
+                           hidden = index_t{1} << 22, experts = 1 << 16, buckets = 1 << 16,
+                           positions = index_t{1} << 30;
+};
+
 /// A JSON object of a checkpoint's directory. `null` is as good as absent, as in transformers. Getters throw FileError
 /// that names the file and the key.
 class Config {
@@ -53,6 +60,28 @@ class Config {
     return has(key) ? get<T>(key) : otherwise;
   }
   index_t size(const std::string& key) const { return get<index_t>(key); }
+  /// A whole number from `least` to `most`, or `otherwise` of an absent key.
+  index_t count(const std::string& key, index_t least, index_t most) const {
+    const auto n = get<index_t>(key);
+    if (n < least || n > most) refuse(key, join("a whole number from ", least, " to ", most));
+    return n;
+  }
+  index_t count(const std::string& key, index_t least, index_t most, index_t otherwise) const {
+    return has(key) ? count(key, least, most) : otherwise;
+  }
+  /// A number from `least` to `most`, or `otherwise` of an absent key.
+  double number(const std::string& key, double otherwise, double least, double most) const {
+    const double value = get(key, otherwise);
+    if (has(key) && !(value >= least && value <= most)) refuse(key, join("a number from ", least, " to ", most));
+    return value;
+  }
+  /// A key under two names: transformers maps `alias` to `key`. Refused if they disagree.
+  index_t count_either(const std::string& key, const std::string& alias, index_t most) const {
+    if (!has(key) && has(alias)) return count(alias, 1, most);
+    const index_t n = count(key, 1, most);
+    if (has(alias) && get<index_t>(alias) != n) refuse(alias, join(n, ", as \"", key, "\" says"));
+    return n;
+  }
   double real(const std::string& key, double otherwise) const { return get(key, otherwise); }
   bool flag(const std::string& key, bool otherwise) const { return get(key, otherwise); }
   std::string text(const std::string& key, const std::string& otherwise) const { return get(key, otherwise); }
@@ -84,7 +113,7 @@ class Config {
   std::filesystem::path path_;
 };
 
-/// Slots of an expert in a sparse checkpoint; null, which transformers takes as a share of the batch, is refused.
+/// Slots of an expert in a sparse checkpoint. Null is refused: transformers takes it as a share of the batch, or fails.
 inline std::int32_t expert_capacity(const Config& config) {
   const char* const key = "expert_capacity";
   const auto slots = config.get<std::int32_t>(key, config.json().contains(key) ? 0 : 64);

@@ -7,8 +7,12 @@
 #include <utility>
 
 #include "sparsemoe/comm/solo.hpp"
+#include "sparsemoe/hf/activation.hpp"
 #include "sparsemoe/hf/checkpoint.hpp"
+#include "sparsemoe/hf/keys.hpp"
 #include "sparsemoe/hf/losses.hpp"
+#include "sparsemoe/hf/rope.hpp"
+#include "sparsemoe/hf/sizes.hpp"
 #include "sparsemoe/model/language_model.hpp"
 #include "sparsemoe/routers/top_k.hpp"
 
@@ -16,10 +20,18 @@ namespace sparsemoe::inline SPARSEMOE_ABI {
 
 namespace hf {
 
-/// The k best, weights over their sum; the balance loss is that of all layers' tokens together.
+/// The `chosen` best of at most K, weights over their sum; the balance loss is that of all layers' tokens together.
 template <int K>
 struct MixtralRouter : TopK<K> {
   using StackLoss = JointBalance<false, false>;
+  static constexpr bool up_to_top_k = true;
+  int chosen = K;
+  template <class T>
+  SPARSEMOE_HD Choice<K> choose(Row<const T> p, const TokenInfo&) const {
+    Choice<K> c = best<K>(p);
+    for (int k = chosen; k < K; ++k) c.expert[k] = Choice<K>::none;
+    return c;
+  }
 };
 
 template <class PrecisionType, class BackendType, int K>
@@ -28,41 +40,45 @@ struct MixtralSpec : SpecDefaults {
   using Precision = PrecisionType;
   using Backend = BackendType;
   using Collective = Solo;
-  using Activation = Gated<Silu>;
+  using Activation = AnyActivation<true>;
   template <class P, class B>
   using Norm = RmsNorm<P, B>;
 };
 
-/// Throws FileError naming the key.
-inline LanguageModelConfig mixtral_config(const Config& config) {
-  config.only<std::string>("hidden_act", "silu");
+/// As if the head were not tied. Throws FileError naming the key.
+inline LanguageModelConfig mixtral_config(const Config& config, bool for_training = false) {
   LanguageModelConfig c;
-  c.vocabulary = config.size("vocab_size");
+  c.vocabulary = config.count("vocab_size", 2, Limits::vocabulary);
   c.sinusoidal = false;
   c.embedding_scale = 1;
-  c.tie_embeddings = config.flag("tie_word_embeddings", false);
-  c.padding = config.get<std::int32_t>("pad_token_id", -1);
+  c.tie_embeddings = false;
+  c.padding = static_cast<std::int32_t>(config.count("pad_token_id", 0, c.vocabulary - 1, -1));
   StackConfig& s = c.decoder;
-  s.layers = config.size("num_hidden_layers");
-  s.width = config.size("hidden_size");
-  s.heads = config.size("num_attention_heads");
-  s.kv_heads = config.get<index_t>("num_key_value_heads", s.heads);
-  if (s.heads < 1 || s.kv_heads < 1 || s.heads % s.kv_heads != 0)
+  s.layers = config.count("num_hidden_layers", 1, Limits::layers);
+  s.width = config.count("hidden_size", 1, Limits::width);
+  s.heads = config.count("num_attention_heads", 1, Limits::heads);
+  const bool said = config.json().contains("num_key_value_heads");  // null: as many as heads
+  s.kv_heads = config.count("num_key_value_heads", 1, Limits::heads, said ? s.heads : 8);
+  if (s.heads % s.kv_heads != 0)
     config.refuse("num_key_value_heads", join("a divisor of num_attention_heads, ", s.heads));
   if (!config.has("head_dim") && s.width % s.heads != 0)
     config.refuse("num_attention_heads", join("a divisor of hidden_size, ", s.width));
-  s.head_width = config.get<index_t>("head_dim", s.width / s.heads);
-  s.hidden = config.size("intermediate_size");
+  s.head_width = config.count("head_dim", 1, Limits::heads, s.width / s.heads);
+  if (s.head_width % 2 != 0)
+    config.refuse(config.has("head_dim") ? "head_dim" : "hidden_size", "an even width of a head, for rotary positions");
+  s.hidden = config.count("intermediate_size", 1, Limits::hidden);
   s.sparse_every = 1;
-  s.dropout = 0;
-  config.only("attention_dropout", 0.0);
   s.bias = false;
-  s.rotary_theta = config.real("rope_theta", 1e6);
-  s.window = config.get<index_t>("sliding_window", 0);
-  s.norm_epsilon = config.real("rms_norm_eps", 1e-5);
-  s.moe.experts = config.size("num_local_experts");
-  s.moe.jitter = config.real("router_jitter_noise", 0);
+  const Rope rope = rope_of(config, s.head_width, 1e6, 131072);
+  s.rotary_theta = rope.theta;
+  s.rotary = rope.scaling;
+  s.window = config.count("sliding_window", 1, Limits::positions, 0);
+  s.norm_epsilon = config.number("rms_norm_eps", 1e-5, 0, 1);
+  s.moe.experts = config.count_either("num_local_experts", "num_experts", Limits::experts);
   s.moe.jitter_experts = true;
+  if (!for_training) return c;
+  config.only("attention_dropout", 0.0);
+  s.moe.jitter = config.number("router_jitter_noise", 0, 0, 1);
   // transformers has the loss only where the router's logits are asked for.
   s.moe.balance_coefficient =
       config.flag("output_router_logits", false) ? config.real("router_aux_loss_coef", 0.001) : 0;
@@ -70,7 +86,8 @@ inline LanguageModelConfig mixtral_config(const Config& config) {
 }
 
 inline NameMap mixtral_names(bool tied) {
-  NameMap map{"Mixtral", {{"shared.weight", "model.embed_tokens.weight", Layout::same}}, {}, {}};
+  NameMap map{"Mixtral", {{"shared.weight", "model.embed_tokens.weight", Layout::same}}};
+  map.unused = {"*.rotary_emb.inv_freq", "*.position_ids", "*.masked_bias"};
   if (tied)
     map.aliases.push_back({"lm_head.weight", "model.embed_tokens.weight"});
   else
@@ -84,22 +101,45 @@ inline NameMap mixtral_names(bool tied) {
   map.rules.push_back({ours + "moe.router.weight", theirs + "block_sparse_moe.gate.weight"});
   for (const auto& [name, weight] : {std::pair{"wi", "w1"}, {"wg", "w3"}, {"wo", "w2"}})
     map.rules.push_back({ours + "moe.experts." + name, theirs + "block_sparse_moe.experts.{e}." + weight + ".weight"});
+  // transformers 5 keeps all experts in a tensor; its files have that only where it was asked to write its own names.
+  const std::string experts = theirs + "mlp.experts.";
+  map.others = {{ours + "moe.router.weight", theirs + "mlp.gate.weight"},
+                {ours + "moe.experts.wi", experts + "gate_up_proj", 0, 2},
+                {ours + "moe.experts.wg", experts + "gate_up_proj", 1, 2},
+                {ours + "moe.experts.wo", experts + "down_proj", 0, 1}};
+  for (const auto& [name, weight] : {std::pair{"wi", "w1"}, {"wg", "w3"}, {"wo", "w2"}})
+    map.others.push_back({ours + "moe.experts." + name, experts + "{e}." + weight + ".weight"});
   return map;
 }
 
-/// As with_t5(), with a language model.
+/// As with_t5(), with a language model. Four to eight experts a token are the same code.
 template <class P, class B, class F>
 decltype(auto) with_mixtral(typename B::Context& ctx, const Config& config, bool for_training, F&& f) {
+  check_keys(config);
+  LanguageModelConfig c = mixtral_config(config, for_training);
+  const AnyActivation<true> activation{function_of(config, "hidden_act", config.text("hidden_act", "silu"))};
+  const index_t chosen = config.count("num_experts_per_tok", 1, 8, 2);
+  if (chosen > c.decoder.moe.experts)
+    config.refuse("num_experts_per_tok", join("at most the ", c.decoder.moe.experts, " experts"));
+  const Tensors tensors(config.path().parent_path(), Names::either);
+  const bool said_tied = config.flag("tie_word_embeddings", false);
+  c.tie_embeddings =
+      said_tied && !own_head(tensors, {"lm_head.weight", {"model.embed_tokens.weight", "shared.weight"}}, said_tied);
+  check_size(config, tensors,
+             matrix_parameters(c.decoder, true, false) + static_cast<double>(c.vocabulary * c.decoder.width));
   const auto make = [&]<int K>(std::integral_constant<int, K>) -> decltype(auto) {
-    const LanguageModelConfig c = mixtral_config(config);
     LanguageModel<MixtralSpec<P, B, K>> model(ctx, c, for_training);
+    MixtralRouter<K> router;
+    router.chosen = static_cast<int>(chosen);
+    model.set_router(router);
+    model.decoder().set_activation(activation);
     return f(model, mixtral_names(c.tie_embeddings));
   };
-  switch (config.get<int>("num_experts_per_tok", 2)) {
+  switch (chosen) {
     case 1: return make(std::integral_constant<int, 1>{});
     case 2: return make(std::integral_constant<int, 2>{});
     case 3: return make(std::integral_constant<int, 3>{});
-    default: config.refuse("num_experts_per_tok", "1, 2 or 3");
+    default: return make(std::integral_constant<int, 8>{});
   }
 }
 

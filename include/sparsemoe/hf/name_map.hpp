@@ -23,11 +23,19 @@ struct NameRule {
   Layout layout = Layout::transposed;
 };
 
+/// Where else a file may keep a kind of parameter, if not under the name of its rule: a tensor each, or one tensor of
+/// all experts (E, parts rows, cols), of whose rows ours are part number `part`.
+struct OtherPlace {
+  std::string ours, theirs;
+  index_t part = 0, parts = 0;  // parts 0: a tensor each
+};
+
 struct NameMap {
   std::string family;  // for sentences: "T5"
   std::vector<NameRule> rules;
-  std::vector<std::pair<std::string, std::string>> aliases;  // {a name, the name it repeats}: files may have both
-  std::vector<std::string> unused;                           // names that old files have and nothing reads
+  std::vector<std::pair<std::string, std::string>> aliases = {};  // {a name, the name it repeats}: files may have both
+  std::vector<std::string> unused = {};  // names that files may have and nothing reads; "*" at the start: any
+  std::vector<OtherPlace> others = {};
 };
 
 /// One tensor of a checkpoint: item `item` of our leaf number `leaf`.
@@ -59,6 +67,15 @@ inline bool matches(const std::string& pattern, const std::string& name, std::st
   while (end < name.size() && name[end] >= '0' && name[end] <= '9') ++end;
   layer = name.substr(std::min(at, name.size()), end - std::min(at, end));
   return !layer.empty() && name == replaced(pattern, "{l}", layer);
+}
+
+/// Whether nothing reads a tensor of that name: buffers that a model computes, which some writers save.
+inline bool unused_name(const NameMap& map, const std::string& name) {
+  for (const std::string& pattern : map.unused) {
+    const bool end = pattern.starts_with("*");
+    if (end ? name.ends_with(pattern.substr(1)) : name == pattern) return true;
+  }
+  return false;
 }
 
 }  // namespace parts

@@ -50,7 +50,7 @@ struct SpecialTokens {
     std::error_code ignored;
     const bool own = std::filesystem::exists(directory / "generation_config.json", ignored);
     const Config generation = own ? Config(directory, "generation_config.json") : config;
-    const auto vocabulary = config.size("vocab_size");
+    const index_t vocabulary = config.count("vocab_size", 2, Limits::vocabulary);
     const auto id = [&](const Config& from, const char* key) { return token_id(from, key, vocabulary); };
 
     SpecialTokens t;
