@@ -6,6 +6,7 @@
 
 #include <set>
 
+#include "sparsemoe/report/svg_tree.hpp"
 #include "sparsemoe/report/training_report.hpp"
 #include "tests/scratch.hpp"
 
@@ -144,6 +145,77 @@ TEST_CASE("a heat map has one titled cell per value") {
   CHECK_THROWS_AS(svg_heat_map({"bad", "", "", "", {"a"}, {"b"}, {}}), Error);
 }
 
+/// The x of every text of these classes, or its text.
+std::vector<std::string> texts(const std::string& svg, const std::string& classes) {
+  std::vector<std::string> out;
+  const std::string start = "class=\"" + classes + "\">";
+  for (std::size_t at = 0; (at = svg.find(start, at)) != std::string::npos; ++at)
+    out.push_back(svg.substr(at + start.size(), svg.find('<', at) - at - start.size()));
+  return out;
+}
+HeatMap map_of(std::size_t rows, std::size_t columns, double scale) {
+  HeatMap map{"encoder layer 1", "direction", "expert", "times the fair share", {}, {}, {}};
+  for (std::size_t r = 0; r < rows; ++r) map.rows.push_back("l" + std::to_string(r));
+  for (std::size_t c = 0; c < columns; ++c) map.columns.push_back(std::to_string(c));
+  for (std::size_t i = 0; i < rows * columns; ++i) map.values.push_back(scale * static_cast<double>(i % 7) / 3.0);
+  return map;
+}
+TEST_CASE("cells hold numbers of two decimals that fit, or colour alone; heads and labels are not cut") {
+  for (const std::size_t columns : {1, 4, 8, 12, 18, 32, 128})
+    for (const double scale : {1e-3, 1.0, 16.0, 4e3}) {
+      const HeatMap map = map_of(18, columns, scale);
+      const detail::HeatMapLayout at(map);
+      const std::string svg = svg_heat_map(map);
+      CHECK(markup_problem(svg) == "");
+      CHECK(at.left - 8 >= detail::label_width(map.row_label, 6.6));
+      CHECK(at.left + at.cell_width * static_cast<double>(columns) <= at.width);
+      for (const auto& head : map.columns) CHECK(detail::label_width(head, 6.6) < at.cell_width);
+      const auto numbers = texts(svg, "mid");
+      CHECK(at.numbers == !numbers.empty());
+      for (const auto& number : numbers) {
+        CHECK(detail::label_width(number, 7) + 4 <= at.cell_width);
+        if (scale < 16) CHECK(number.find('.') + 3 == number.size());
+      }
+      CHECK(count(svg, "<title>") == map.values.size());
+    }
+  CHECK(detail::HeatMapLayout(map_of(18, 8, 1)).numbers);
+  CHECK_FALSE(detail::HeatMapLayout(map_of(18, 32, 1)).numbers);
+  HeatMap directions = map_of(4, 3, 1);
+  directions.columns = {"eng_Latn", "zho_Hant", "\u4e2d\u6587\u4e2d\u6587\u4e2d\u6587"};
+  CHECK(detail::HeatMapLayout(directions).upright);
+  CHECK(svg_heat_map(directions).find("rotate(-90)") != std::string::npos);
+}
+TEST_CASE("a map and a tree are as wide as they are drawn: one size of text") {
+  for (const std::string& svg :
+       {svg_heat_map(map_of(3, 4, 1)), svg_tree("Likeness", "distance", {"a", "b"}, {{0, 1, 0.5}})}) {
+    const std::size_t box = svg.find("viewBox=\"0 0 ") + 13;
+    const std::string width = svg.substr(box, svg.find(' ', box) - box);
+    CHECK(svg.find("min-width:" + width + "px;max-width:" + width + "px") != std::string::npos);
+  }
+}
+TEST_CASE("the axis of values that are all the same") {
+  CHECK(detail::axis_range(0, 0) == std::pair<double, double>{0, 1});
+  CHECK(detail::axis_range(2, 2) == std::pair<double, double>{0, 2.5});
+  CHECK(detail::axis_range(-2, -2) == std::pair<double, double>{-2.5, 0});
+  CHECK(detail::axis_range(1, 1 + 1e-9).first == 0);
+  const std::string svg = svg_line_chart({"Drop rate", "step", "", {{"layer 1", {1, 2, 3}, {0, 0, 0}}}});
+  CHECK(texts(svg, "small end") == std::vector<std::string>{"0", "0.2", "0.4", "0.6", "0.8", "1"});
+  CHECK(texts(svg_line_chart({"a", "step", "", {{"a", {7}, {1}}}}), "small mid") ==
+        std::vector<std::string>{"6", "7", "8", "step"});
+  for (const double low : {2.3, 1234.5, -7.0})
+    for (const double width : {1e-3, 0.01, 0.5}) {
+      const auto numbers = detail::axis_numbers(detail::axis_ticks(low, low + width, 6));
+      CHECK(std::adjacent_find(numbers.begin(), numbers.end()) == numbers.end());
+    }
+}
+TEST_CASE("a run is called by its name, however it is given") {
+  CHECK(run_name("/a/b/run") == "run");
+  CHECK(run_name("/a/b/run/") == "run");
+  CHECK(run_name("run/../other/.") == "other");
+  CHECK(run_name(".") == fs::current_path().filename().string());
+  CHECK(run_name("/") == "/");
+}
+
 TEST_CASE("numeric columns are aligned to the right, text follows its own direction") {
   HtmlReport page("t");
   page.table({{"name", "score", "empty"}, {{"da", "12.5", ""}, {"x 1 y", "-", ""}}});
@@ -214,11 +286,36 @@ TEST_CASE("a whole run gives every section") {
   for (const char* part :
        {"Loss", "Speed", "Router losses", "Drop rate, encoder", "Router entropy, decoder", "Load by layer",
         "encoder layer 1, router: task, step 50", "sig|13a", "28.50", "27.25", "A &lt; B", "B &gt; A", "model.layers",
-        "[1,2]", "best BLEU", "21.50 at step 50", "da, 0: 2.25", "en, 0: -"}) {
+        "[1,2]", "best BLEU", "21.50 at step 50", "da, 0: 2.25", "en, 0: none"}) {
     INFO(part);
     CHECK(html.find(part) != std::string::npos);
   }
   CHECK(html.find("<td class=\"n\">2.10</td><td class=\"n\">0.00</td><td class=\"n\">1</td>") != std::string::npos);
+}
+
+TEST_CASE("corpus and machine are those of the last start; what is not there is left out, what is not known is none") {
+  const std::string start =
+      R"({"kind":"start","step":0,"version":"0.1.0","parameters":12345,"directions":["en-da","da-en"],)"
+      R"("host":"h1","left_out":{"empty":3},"threads":null})"
+      "\n";
+  std::string later = start;
+  later.replace(later.find("h1"), 2, "h2");
+  const std::string html =
+      report({{"log.jsonl", start + later +
+                                R"({"kind":"validation","step":5,"loss":null,"bleu":null,"chrf":null,)"
+                                R"("directions":{"en-da":{"bleu":null,"chrf":null,"loss":null}}})"
+                                "\n"},
+              {"settings.json", R"({"corpus":"c/books"})"}});
+  for (const char* part : {"Corpus and machine", "<td dir=\"auto\">h2</td>", "en-da, da-en", "left out.empty", "12345",
+                           "c/books", "2, the last is shown", "<dt>best validation loss</dt><dd>none</dd>",
+                           "<dt>best BLEU</dt><dd>none</dd>", "<td class=\"n\">none</td>"}) {
+    INFO(part);
+    CHECK(html.find(part) != std::string::npos);
+  }
+  CHECK(html.find("<td dir=\"auto\">h1</td>") == std::string::npos);
+  CHECK(html.find("threads") == std::string::npos);
+  CHECK(html.find("0.00") == std::string::npos);
+  CHECK(report({{"log.jsonl", ""}}).find("Corpus and machine") == std::string::npos);
 }
 
 TEST_CASE("an empty, damaged or hostile log still gives a page") {

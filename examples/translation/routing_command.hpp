@@ -97,7 +97,7 @@ inline int routing(RoutingOptions o) {
   fs::create_directories(o.out);
   moe::atomic_write(fs::path(o.out) / "routing.csv", moe::routing_csv(use));
   moe::write_json(fs::path(o.out) / "routing.json", moe::routing_json(use));
-  moe::write_routing_report(use, "Routing of " + o.model + " on " + o.split, "direction",
+  moe::write_routing_report(use, "Routing of " + moe::run_name(o.model) + " on " + o.split, "direction",
                             fs::path(o.out) / "routing.html");
   for (const auto& u : use) {
     double mean = 0;

@@ -217,10 +217,27 @@ class Study {
     return s;
   }
 
+  struct Score {
+    std::string head, key;
+  };
+  /// Whether some languages have many training pairs and some few; where all are of one kind its mean is that of all.
+  bool told_apart() const {
+    for (const auto& row : rows_) {
+      const moe::Json scores = moe::read_json(folder(row, 1) / "scores.json");
+      if (scores["averages"].contains("high") && scores["averages"].contains("low")) return true;
+    }
+    return false;
+  }
   void write() const {
-    moe::Table means{{"routing (encoder/decoder)", "BLEU", "xx2en", "en2xx", "high", "low", "chrF", "parameters",
-                      "serving one task"},
-                     {}};
+    std::vector<Score> columns = {{"BLEU", "bleu all"},  {"xx2en", "bleu xx2en"}, {"en2xx", "bleu en2xx"},
+                                  {"high", "bleu high"}, {"low", "bleu low"},     {"chrF", "chrf all"}};
+    if (!told_apart())
+      columns.erase(std::remove_if(columns.begin(), columns.end(),
+                                   [](const Score& c) { return c.key == "bleu high" || c.key == "bleu low"; }),
+                    columns.end());
+    moe::Table means{{"routing (encoder/decoder)"}, {}};
+    for (const auto& c : columns) means.columns.push_back(c.head);
+    means.columns.insert(means.columns.end(), {"parameters", "serving one task"});
     moe::Table languages{{"routing"}, {}},
         speed{{"model", "batch 1", "batch 8", "batch 64", "peak, of token/token"}, {}};
     moe::Json all = moe::Json::array(), times = moe::Json::array();
@@ -249,9 +266,9 @@ class Study {
       } else {
         parameters = serving = static_cast<double>(load_model(folder(row, 1), 1).translator->parameters());
       }
-      means.rows.push_back({row.name, text("bleu all"), text("bleu xx2en"), text("bleu en2xx"), text("bleu high"),
-                            text("bleu low"), text("chrf all"), moe::short_number(parameters),
-                            moe::short_number(serving)});
+      means.rows.push_back({row.name});
+      for (const auto& c : columns) means.rows.back().push_back(text(c.key));
+      for (const double n : {parameters, serving}) means.rows.back().push_back(moe::short_number(n));
       std::vector<std::string> line = {row.name};
       for (std::size_t i = 1; i < languages.columns.size(); ++i) line.push_back(text("bleu " + languages.columns[i]));
       languages.rows.push_back(line);
@@ -272,9 +289,11 @@ class Study {
                        {"peak_of_token_token", token_peak > 0 ? t.best() / token_peak : 0}});
     }
     moe::write_json(out_ / "study.json", {{"rows", all}, {"throughput", times}, {"settings", moe::to_json(s_)}});
+    const std::string not_timed = "Not timed (--speed-rows 0).";
     moe::atomic_write(out_ / "study.md", "## Routing strategies\n\n" + moe::markdown(means) +
                                              "\n## BLEU by direction\n\n" + moe::markdown(languages) +
-                                             "\n## Greedy decoding, tokens a second\n\n" + moe::markdown(speed));
+                                             "\n## Greedy decoding, tokens a second\n\n" +
+                                             (timed_.empty() ? not_timed + "\n" : moe::markdown(speed)));
     moe::HtmlReport page("Routing strategies", "written by sparsemoe " SPARSEMOE_VERSION);
     page.section("Scores");
     page.paragraph(
@@ -284,7 +303,7 @@ class Study {
     page.section("BLEU by direction");
     page.table(languages);
     page.section("Greedy decoding, tokens a second");
-    page.table(speed);
+    timed_.empty() ? page.paragraph(not_timed) : page.table(speed);
     page.write(out_ / "study.html");
     std::printf("%s", moe::markdown(means).c_str());
     require_written();

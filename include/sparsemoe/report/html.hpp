@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "sparsemoe/io/file.hpp"
-#include "sparsemoe/report/svg.hpp"
+#include "sparsemoe/report/svg_heat_map.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
@@ -37,9 +37,18 @@ inline std::string markdown(const Table& table) {
 
 using KeyValues = std::vector<std::pair<std::string, std::string>>;
 
+/// What a page calls the directory of a run or model: its name, whatever way it was given.
+inline std::string run_name(const std::filesystem::path& directory) {
+  std::error_code none;
+  std::filesystem::path path = std::filesystem::absolute(directory, none).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();
+  return path.has_filename() ? path.filename().string() : directory.string();
+}
+
 namespace detail {
 
 inline bool looks_numeric(std::string_view text) {
+  if (text == "none") return true;  // a number that is not known
   return !text.empty() && (text == "-" || text.find_first_of("0123456789") != std::string_view::npos) &&
          text.find_first_not_of("0123456789+-.:,%eE kMGTd") == std::string_view::npos;
 }

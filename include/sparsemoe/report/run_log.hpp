@@ -1,6 +1,6 @@
 // run_log.hpp -- a run's log.jsonl as curves and tables: what the trainer wrote, gathered by stack and layer.
 // Main idea: absent, null or mistyped numbers become NaN (a gap), so that a report can be made of any log, old or cut.
-// Records: "train", "validation", "usage"; their fields are those read below. Read next: training_report.hpp.
+// Records: "start", "train", "validation", "usage"; their fields are those read below. Read next: training_report.hpp.
 #pragma once
 
 #include <cmath>
@@ -80,6 +80,8 @@ struct RunLog {
   std::int64_t last_step = -1;
   double seconds = 0, tokens = 0, skipped = 0;
   std::size_t records = 0, damaged = 0;
+  Json start = Json::object();  // of the last run into this log: machine, corpus, what was left out
+  std::size_t starts = 0;
 };
 
 namespace detail {
@@ -180,6 +182,7 @@ inline RunLog read_run_log(const std::filesystem::path& path) {
     if (kind == "train") detail::add_train(log, r);
     if (kind == "validation") detail::add_validation(log, r);
     if (kind == "usage") detail::add_usage(log, r);
+    if (kind == "start") log.start = r, ++log.starts;
   });
   log.damaged += end.damaged;
   return log;

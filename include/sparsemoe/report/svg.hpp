@@ -1,6 +1,6 @@
-// svg.hpp -- line charts and heat maps as SVG text, with no program or library behind them.
+// svg.hpp -- line charts as SVG text, with no program or library behind them.
 // Main idea: colours are CSS classes, so that one drawing is legible on light and dark pages; all text is escaped.
-// Read next: html.hpp, which puts drawings on a page.
+// Read next: svg_heat_map.hpp, svg_tree.hpp; html.hpp, which puts drawings on a page.
 #pragma once
 
 #include <algorithm>
@@ -9,6 +9,7 @@
 #include <limits>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -28,15 +29,6 @@ struct LineChart {
   std::string title;
   std::string x_label = "step", y_label;
   std::vector<Series> series;
-};
-
-/// Rows and columns with a label each; values row by row, NaN for unknown. Colour grows from 0 to the largest value.
-struct HeatMap {
-  std::string title;
-  std::string row_label, column_label;
-  std::string value_label;  // what a value is, with its unit
-  std::vector<std::string> rows, columns;
-  std::vector<double> values;  // (rows, columns)
 };
 
 /// Text for XML and HTML, in content and in quoted attributes. What is not UTF-8, or not allowed in XML, is replaced.
@@ -68,7 +60,7 @@ inline std::string fixed(double value, int digits = 1) { return print_number("%.
 
 /// A number on an axis or in a legend: enough digits to tell neighbours apart, no more.
 inline std::string axis_number(double value) {
-  if (!std::isfinite(value)) return "-";
+  if (!std::isfinite(value)) return "none";
   if (std::abs(value) >= 10000) {
     std::string text = short_number(value);  // "20.0k" reads better as "20k"
     const std::size_t unit = text.size() - 1, dot = text.find('.');
@@ -78,9 +70,30 @@ inline std::string axis_number(double value) {
   return print_number("%.4g", value);
 }
 
-/// About `count` round positions covering [low, high]: steps of 1, 2 or 5 times a power of ten.
-inline std::vector<double> axis_ticks(double low, double high, int count) {
-  const double raw = (high - low) / count, power = std::pow(10.0, std::floor(std::log10(raw)));
+/// The numbers of an axis: as axis_number, with the digits that tell neighbours apart.
+inline std::vector<std::string> axis_numbers(const std::vector<double>& ticks) {
+  std::vector<std::string> texts;
+  for (int digits = 3; digits <= 15; ++digits) {
+    texts.clear();
+    for (const double t : ticks) texts.push_back(digits == 3 ? axis_number(t) : print_number("%.*g", digits, t));
+    if (std::adjacent_find(texts.begin(), texts.end()) == texts.end()) break;
+  }
+  return texts;
+}
+
+/// The values that an axis covers: those of the data with some air, from 0 where that costs little. Values that are all
+/// the same, or nearly, stand on an axis from 0; zeros on one from 0 to 1.
+inline std::pair<double, double> axis_range(double low, double high) {
+  const double large = std::max(std::abs(low), std::abs(high));
+  if (high - low <= 1e-4 * large) return {low < 0 ? 1.25 * low : 0, high > 0 ? 1.25 * high : low < 0 ? 0 : 1};
+  if (low >= 0 && low < 0.4 * high) low = 0;
+  const double margin = 0.04 * (high - low);
+  return {low != 0 ? low - margin : 0, high + margin};
+}
+
+/// About `count` round positions covering [low, high]: steps of 1, 2 or 5 times a power of ten, none below `least`.
+inline std::vector<double> axis_ticks(double low, double high, int count, double least = 0) {
+  const double raw = std::max((high - low) / count, least), power = std::pow(10.0, std::floor(std::log10(raw)));
   const double step = raw <= power ? power : raw <= 2 * power ? 2 * power : raw <= 5 * power ? 5 * power : 10 * power;
   std::vector<double> ticks;
   for (double i = std::ceil(low / step - 1e-9); i * step <= high + 1e-9 * step && ticks.size() < 50; ++i)
@@ -88,10 +101,15 @@ inline std::vector<double> axis_ticks(double low, double high, int count) {
   return ticks;
 }
 
-/// Code points, an estimate of the width of a label.
+/// An estimate of the width of a label: its code points, those of wide scripts twice.
 inline double label_width(std::string_view text, double per_character) {
-  const auto starts = std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; });
-  return static_cast<double>(starts) * per_character;
+  double width = 0;
+  for (std::size_t at = 0; at < text.size();) {
+    const Utf8Step step = read_utf8(text, at);
+    width += step.bytes > 0 && step.code >= 0x1100 ? 1.8 * per_character : per_character;
+    at += std::max<std::size_t>(1, step.bytes);
+  }
+  return width;
 }
 
 inline std::string svg_text(double x, double y, const char* classes, std::string_view text) {
@@ -102,6 +120,12 @@ inline std::string svg_text(double x, double y, const char* classes, std::string
 inline std::string svg_open(double width, double height, std::string_view title) {
   return "<svg viewBox=\"0 0 " + fixed(width, 0) + " " + fixed(height, 0) + "\" role=\"img\" aria-label=\"" +
          escape_xml(title) + "\">";
+}
+
+/// svg_open of a drawing that keeps its size, so that all text of a page is of one: a page that is narrower scrolls.
+inline std::string svg_open_fixed(double width, double height, std::string_view title) {
+  const std::string size = fixed(width, 0) + "px";
+  return svg_open(width, height, title).insert(4, " style=\"min-width:" + size + ";max-width:" + size + "\"");
 }
 
 /// At most `limit` points: of each stretch its lowest and highest, so that a spike stays visible.
@@ -187,11 +211,8 @@ inline std::string svg_line_chart(const LineChart& chart) {
   }
   const bool empty = !(x0 <= x1);
   if (empty) x0 = 0, x1 = 1, y0 = 0, y1 = 1;
-  if (x0 == x1) x0 -= 1, x1 += 1;
-  if (y0 >= 0 && y0 < 0.4 * y1) y0 = 0;  // start at zero where it costs little
-  const double margin = y1 > y0 ? 0.04 * (y1 - y0) : std::max(1e-3, 0.1 * std::abs(y1));
-  y1 += margin;
-  if (y0 != 0) y0 -= margin;
+  if (x0 == x1) x0 = x0 >= 1 ? x0 - 1 : x0, x1 += 1;
+  std::tie(y0, y1) = detail::axis_range(y0, y1);
   if (y1 - y0 < 1e-300) y1 = y0 + 1;
 
   std::string legend;
@@ -214,11 +235,14 @@ inline std::string svg_line_chart(const LineChart& chart) {
   std::string out = detail::svg_open(kWidth, height, chart.title) + svg_text(8, 18, "title", chart.title);
   if (!chart.y_label.empty()) out += svg_text(8, 36, "small", chart.y_label);
   out += legend;
-  for (const double y : detail::axis_ticks(y0, y1, 6)) {
-    out += "<path d=\"M" + fixed(kLeft) + " " + fixed(py(y)) + "H" + fixed(kRight) + "\" class=\"grid\"/>" +
-           svg_text(kLeft - 6, py(y) + 4, "small end", detail::axis_number(y));
+  const auto ticks = detail::axis_ticks(y0, y1, 6);
+  const auto numbers = detail::axis_numbers(ticks);
+  for (std::size_t i = 0; i < ticks.size(); ++i) {
+    const double y = py(ticks[i]);
+    out += "<path d=\"M" + fixed(kLeft) + " " + fixed(y) + "H" + fixed(kRight) + "\" class=\"grid\"/>" +
+           svg_text(kLeft - 6, y + 4, "small end", numbers[i]);
   }
-  for (const double x : detail::axis_ticks(x0, x1, 5)) {
+  for (const double x : detail::axis_ticks(x0, x1, 5, chart.x_label == "step" ? 1 : 0)) {
     out += "<path d=\"M" + fixed(px(x)) + " " + fixed(bottom) + "v4\" class=\"axis\"/>" +
            svg_text(px(x), bottom + 17, "small mid", detail::axis_number(x));
   }
@@ -248,52 +272,6 @@ inline std::string svg_line_chart(const LineChart& chart) {
     if (noisy) draw(detail::smoothed(s.y), "");
   }
   return out + "</svg>";
-}
-
-/// An <svg> element. Every cell carries its labels and value as a tooltip; few columns show the value in the cell.
-inline std::string svg_heat_map(const HeatMap& map) {
-  using detail::fixed, detail::svg_text;
-  const std::size_t rows = map.rows.size(), columns = map.columns.size();
-  require(map.values.size() == rows * columns, "svg_heat_map: ", map.values.size(), " values for ", rows, " x ",
-          columns);
-  double high = 0, label = 0;
-  for (const double v : map.values) high = std::isfinite(v) ? std::max(high, v) : high;
-  for (const std::string& row : map.rows) label = std::max(label, detail::label_width(row, 7));
-  const bool numbers = columns <= 12;
-  const double cell_w = numbers ? 44 : 24, cell_h = 19;
-  const double left = std::max(40.0, label + 14), top = 62;
-  const double grid_w = cell_w * static_cast<double>(columns), grid_h = cell_h * static_cast<double>(rows);
-  const double title_w =
-      std::max(detail::label_width(map.title, 8) + 16, detail::label_width(map.value_label, 6.6) + 170);
-  const double width = std::max({left + grid_w + 12, title_w, 220.0}), height = top + grid_h + 26;
-  std::string out = detail::svg_open(width, height, map.title);
-  out += svg_text(8, 18, "title", map.title);
-  for (int i = 0; i < 8; ++i) {  // the scale
-    out += "<rect x=\"" + fixed(24 + 12.0 * i) +
-           "\" y=\"27\" width=\"12\" height=\"10\" class=\"cell\" fill-opacity=\"" + fixed((i + 0.5) / 8, 2) + "\"/>";
-  }
-  out += svg_text(8, 36, "small", "0") + svg_text(124, 36, "small", detail::axis_number(high) + "  " + map.value_label);
-  out += svg_text(left - 8, top - 5, "small end", map.row_label);
-  for (std::size_t c = 0; c < columns; ++c)
-    out += svg_text(left + cell_w * (static_cast<double>(c) + 0.5), top - 5, "small mid", map.columns[c]);
-  for (std::size_t r = 0; r < rows; ++r) {
-    const double y = top + cell_h * static_cast<double>(r);
-    out += svg_text(left - 8, y + 14, "end", map.rows[r]);
-    for (std::size_t c = 0; c < columns; ++c) {
-      const double v = map.values[r * columns + c], x = left + cell_w * static_cast<double>(c);
-      const double depth = std::isfinite(v) && high > 0 ? std::clamp(v / high, 0.0, 1.0) : 0;
-      out += "<rect x=\"" + fixed(x + 0.5) + "\" y=\"" + fixed(y + 0.5) + "\" width=\"" + fixed(cell_w - 1) +
-             "\" height=\"" + fixed(cell_h - 1) + "\" class=\"";
-      out += std::isfinite(v) ? "cell\" fill-opacity=\"" + fixed(0.03 + 0.97 * depth, 2) : std::string("none");
-      out += "\"><title>" + escape_xml(map.rows[r] + ", " + map.columns[c] + ": " + detail::axis_number(v)) +
-             "</title></rect>";
-      if (numbers && std::isfinite(v))
-        out += svg_text(x + cell_w / 2, y + 14, depth > 0.55 ? "mid on" : "mid", detail::axis_number(v));
-    }
-  }
-  out += svg_text(left, height - 8, "small", map.column_label);
-  // Drawings wider than the page scroll; shrunk to fit, 32 labels in a row would be unreadable.
-  return out.insert(4, " style=\"min-width:" + fixed(width, 0) + "px;max-width:" + fixed(width, 0) + "px\"") + "</svg>";
 }
 
 }  // namespace sparsemoe::inline SPARSEMOE_ABI

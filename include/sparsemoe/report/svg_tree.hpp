@@ -2,6 +2,7 @@
 // Read next: report/routing_report.hpp.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -19,11 +20,12 @@ inline std::string svg_tree(const std::string& title, const std::string& distanc
   double label = 0, high = 0;
   for (const auto& text : labels) label = std::max(label, detail::label_width(text, 7));
   for (const auto& m : merges) high = std::max(high, m.height);
-  const double left = std::max(40.0, label + 14), plot = 420, row = 18, top = 34;
-  const double width = left + plot + 20, height = top + row * static_cast<double>(n) + 34;
+  const double left = std::max(40.0, label + 14), plot = 300, row = 18, top = 34;
+  const double words = std::max(detail::label_width(title, 8.4), left + detail::label_width(distance_label, 6.6)) + 16;
+  const double width = std::max(left + plot + 24, words), height = top + row * static_cast<double>(n) + 50;
   const auto px = [&](double h) { return left + (high > 0 ? h / high : 0) * plot; };
   std::vector<double> x(n + merges.size(), left), y(n + merges.size(), 0);
-  std::string out = detail::svg_open(width, height, title) + svg_text(8, 18, "title", title);
+  std::string out = detail::svg_open_fixed(width, height, title) + svg_text(8, 18, "title", title);
   const auto order = leaf_order(merges, n);
   for (std::size_t i = 0; i < n; ++i) {
     y[order[i]] = top + row * (static_cast<double>(i) + 0.5);
@@ -41,7 +43,7 @@ inline std::string svg_tree(const std::string& title, const std::string& distanc
   out += "<path d=\"M" + fixed(left) + " " + fixed(bottom) + "H" + fixed(left + plot) + "\" class=\"axis\"/>" +
          svg_text(left, bottom + 16, "small mid", "0") +
          svg_text(left + plot, bottom + 16, "small mid", detail::axis_number(high)) +
-         svg_text(left + plot / 2, bottom + 16, "small mid", distance_label);
+         svg_text(left, bottom + 32, "small", distance_label);
   return out + "</svg>";
 }
 

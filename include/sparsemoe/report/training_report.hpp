@@ -22,7 +22,7 @@ namespace sparsemoe::inline SPARSEMOE_ABI {
 namespace detail {
 
 inline std::string digits(double value, int count) {
-  return std::isfinite(value) ? print_number("%.*f", count, value) : std::string("-");
+  return std::isfinite(value) ? print_number("%.*f", count, value) : std::string("none");
 }
 
 inline Series series(const std::string& name, const Curve& curve) { return {name, curve.step, curve.value}; }
@@ -51,13 +51,53 @@ inline void add_summary(HtmlReport& page, const RunLog& log) {
                   {"last training loss", digits(log.loss.last(), 4)}};
   if (log.seconds > 0 && log.tokens > 0)
     facts.emplace_back("tokens/s, whole run", short_number(log.tokens / log.seconds));
-  if (best_loss_step >= 0)
-    facts.emplace_back("best validation loss", digits(best_loss, 4) + " at step " + digits(best_loss_step, 0));
-  if (best_bleu_step >= 0)
-    facts.emplace_back("best BLEU", digits(best_bleu, 2) + " at step " + digits(best_bleu_step, 0));
+  const auto best = [&](const char* what, double value, double step, int count) {
+    if (step >= 0)
+      facts.emplace_back(what, digits(value, count) + " at step " + digits(step, 0));
+    else if (!log.validation_loss.value.empty())
+      facts.emplace_back(what, "none");  // a validation without rows
+  };
+  best("best validation loss", best_loss, best_loss_step, 4);
+  best("best BLEU", best_bleu, best_bleu_step, 2);
   if (log.skipped > 0) facts.emplace_back("skipped steps", digits(log.skipped, 0));
   if (log.damaged > 0) facts.emplace_back("damaged log lines", std::to_string(log.damaged));
   page.key_values(facts);
+}
+
+/// "left_out" -> "left out"
+inline std::string fact_name(std::string key) {
+  std::replace(key.begin(), key.end(), '_', ' ');
+  return key;
+}
+
+inline void flatten(const Json& value, const std::string& key, Table& table) {
+  if (value.is_object() && !value.empty()) {
+    for (const auto& [name, inner] : value.items()) flatten(inner, key.empty() ? name : key + "." + name, table);
+  } else {
+    table.rows.push_back({key, value.is_string() ? value.get<std::string>()
+                                                 : value.dump(-1, ' ', false, Json::error_handler_t::replace)});
+  }
+}
+
+/// Corpus and machine, as the last start of the run wrote them; only what is there.
+inline void add_run_facts(HtmlReport& page, const RunLog& log, const Json& settings) {
+  Table facts{{"of the run", ""}, {}};
+  const std::string corpus = text_at(settings, "corpus");
+  if (!corpus.empty()) facts.rows.push_back({"corpus", corpus});
+  for (const auto& [key, value] : log.start.items()) {
+    if (key == "kind" || key == "step" || value.is_null()) continue;
+    if (value.is_array() && std::all_of(value.begin(), value.end(), [](const Json& v) { return v.is_string(); })) {
+      std::string list;
+      for (const Json& v : value) list += (list.empty() ? "" : ", ") + v.get<std::string>();
+      facts.rows.push_back({fact_name(key), list});
+    } else {
+      flatten(value, fact_name(key), facts);
+    }
+  }
+  if (log.starts > 1) facts.rows.push_back({"starts", std::to_string(log.starts) + ", the last is shown"});
+  if (facts.rows.empty()) return;
+  page.section("Corpus and machine");
+  page.table(facts);
 }
 
 inline void add_curves(HtmlReport& page, const RunLog& log) {
@@ -223,15 +263,6 @@ inline void add_samples(HtmlReport& page, const Json& samples) {
   }
 }
 
-inline void flatten(const Json& value, const std::string& key, Table& table) {
-  if (value.is_object() && !value.empty()) {
-    for (const auto& [name, inner] : value.items()) flatten(inner, key.empty() ? name : key + "." + name, table);
-  } else {
-    table.rows.push_back({key, value.is_string() ? value.get<std::string>()
-                                                 : value.dump(-1, ' ', false, Json::error_handler_t::replace)});
-  }
-}
-
 }  // namespace detail
 
 /// Reads RUN/log.jsonl and, where present, RUN/scores.json, RUN/samples.json and RUN/settings.json; writes `out_html`
@@ -244,10 +275,9 @@ inline void write_training_report(const std::filesystem::path& run_dir, const st
   const Json scores = optional_json("scores.json"), samples = optional_json("samples.json");
   const Json config = optional_json("settings.json");
 
-  std::string name = run_dir.lexically_normal().filename().string();
-  if (name.empty()) name = run_dir.lexically_normal().parent_path().filename().string();
-  HtmlReport page("Training report: " + name, "written by sparsemoe " SPARSEMOE_VERSION);
+  HtmlReport page("Training report: " + run_name(run_dir), "written by sparsemoe " SPARSEMOE_VERSION);
   detail::add_summary(page, log);
+  detail::add_run_facts(page, log, config);
   detail::add_curves(page, log);
   if (!log.layers.empty()) {
     page.section("Routing");
