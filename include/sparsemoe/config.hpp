@@ -4,6 +4,11 @@
 // Read next: concepts.hpp.
 #pragma once
 
+// Not #error: the compiler would go on, and pages of what C++17 cannot read would follow it.
+#if __cplusplus <= 201703L
+#include "#error sparsemoe needs C++20: compile with -std=c++20"
+#endif
+
 #define SPARSEMOE_VERSION_MAJOR 0
 #define SPARSEMOE_VERSION_MINOR 1
 #define SPARSEMOE_VERSION_PATCH 0
@@ -23,6 +28,15 @@
 #define SPARSEMOE_ON_DEVICE 1  // this pass makes device code
 #else
 #define SPARSEMOE_ON_DEVICE 0
+#endif
+
+// 1: a sparse layer looks at what its router chose before it uses it, and throws one sentence (CPU). As assert().
+#if !defined(SPARSEMOE_CHECK_CHOICES)
+#if defined(NDEBUG)
+#define SPARSEMOE_CHECK_CHOICES 0
+#else
+#define SPARSEMOE_CHECK_CHOICES 1
+#endif
 #endif
 
 // A scalar function that must melt into the loop around it, or the loop cannot be vectorised.

@@ -6,6 +6,7 @@
 #include "sparsemoe/backend/cpu.hpp"
 #include "sparsemoe/comm/solo.hpp"
 #include "sparsemoe/concepts.hpp"
+#include "sparsemoe/describe_router.hpp"
 #include "sparsemoe/infer/greedy.hpp"
 #include "sparsemoe/model/encoder_decoder.hpp"
 #include "sparsemoe/optim/adafactor.hpp"

@@ -8,8 +8,8 @@
 #include "sparsemoe/nn/attention.hpp"
 #include "sparsemoe/nn/block.hpp"
 #include "sparsemoe/nn/dense.hpp"
-#include "sparsemoe/nn/moe.hpp"
 #include "sparsemoe/nn/relative_position.hpp"
+#include "sparsemoe/nn/stack_loss.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
@@ -87,27 +87,7 @@ class FeedForwardPart {
   using Collective = typename Spec::Collective;
   using Ffn = FeedForward<P, B, typename Spec::Activation>;
   static constexpr bool dense_only = is_dense<Spec>;
-  struct NoSparse {  // stands where a Dense stack has no sparse layer; no routing code is compiled
-    template <class T>
-    struct Params {
-      template <class F>
-      void visit(const std::string&, F&&) {}
-    };
-    template <class T>
-    Params<T> params() const {
-      return {};
-    }
-    struct Cache {};
-  };
-  template <bool D, class X>
-  struct SparseOf {
-    using type = MoE<X>;
-  };
-  template <class X>
-  struct SparseOf<true, X> {
-    using type = NoSparse;
-  };
-  using Sparse = typename SparseOf<dense_only, Spec>::type;
+  using Sparse = typename detail::SparseOf<Spec>::type;
 
   FeedForwardPart(const StackConfig& config, index_t layer, bool external_pool, bool causal) {
     sparse_ = !dense_only && config.sparse(layer);
@@ -185,32 +165,6 @@ class FeedForwardPart {
   Ffn ffn_;
   Sparse moe_;
 };
-
-/// A sparse layer of a stack, and what its last forward pass left.
-template <class Spec>
-struct SparseLayer {
-  using Sparse = typename FeedForwardPart<Spec>::Sparse;
-  const Sparse* moe;
-  typename Sparse::Cache* cache;
-};
-/// The losses over several sparse layers at once of a router that has a StackLoss:
-///   template <class Spec>
-///   static void apply(ctx, const Tokens&, const std::vector<SparseLayer<Spec>>&, comm);
-/// puts them in the place of each layer's balance loss: coefficient, balance (the loss in the first layer's, 0 in the
-/// others') and dcombine of the caches. Called after a stack's forward pass; `layers` is the stack's, so that a steady
-/// pass allocates nothing.
-template <class Spec, class Feeds, class Caches>
-void joint_losses(typename Spec::Backend::Context& ctx, const Feeds& feed, Caches& cache,
-                  std::vector<SparseLayer<Spec>>& layers, const Tokens& tokens, typename Spec::Collective& comm) {
-  if constexpr (!is_dense<Spec>) {
-    if constexpr (requires { typename Spec::Router::StackLoss; }) {
-      layers.clear();
-      for (std::size_t l = 0; l < feed.size(); ++l)
-        if (feed[l].sparse()) layers.push_back({&feed[l].moe(), &cache[l].feed.moe});
-      if (!layers.empty()) Spec::Router::StackLoss::template apply<Spec>(ctx, tokens, layers, comm);
-    }
-  }
-}
 
 /// What a sparse layer of a stack did, for logs: the last forward pass.
 struct LayerStatistics {

@@ -7,6 +7,7 @@
 #include "sparsemoe/backend/product.hpp"
 #include "sparsemoe/kernels/elementwise.hpp"
 #include "sparsemoe/kernels/routing.hpp"
+#include "sparsemoe/nn/check_choices.hpp"
 #include "sparsemoe/nn/routing_losses.hpp"
 #include "sparsemoe/params.hpp"
 
@@ -37,6 +38,7 @@ class Routing {
   static_assert(!normalised_gates || (Traits::gate == Gate::normalised && Traits::score == Score::softmax),
                 "router: use Gate::normalised of a softmax with Balance::importance");
 
+  static constexpr bool checked = detail::check_choices_of<Spec>;
   static constexpr bool own_capacity = requires(const Router r) { r.capacity(index_t(1), true); };
 
   Routing() = default;
@@ -143,6 +145,7 @@ class Routing {
 
     dispatch(ctx, tokens, c);
     combine_weights(ctx, tokens, c);
+    if constexpr (checked) check_dispatch(ctx, tokens, c);
     c.unmasked = c.combine;
     if (stack_loss && config_.output_masking > 0) {
       c.unmasked = arena.template take<R>(T * K);
@@ -230,6 +233,21 @@ class Routing {
     B::for_each_index(ctx, c.units, UnitWeights{units_of(tokens), tokens, c.weight});
     score(ctx, w, tokens, x, c, pool);
     choose(ctx, w, tokens, c);
+    if constexpr (checked) {
+      std::vector<std::int32_t> chosen, weight;
+      detail::check_choices<Router>(detail::on_host<B>(ctx, c.chosen, c.units * top_k(), chosen),
+                                    detail::on_host<B>(ctx, c.weight, c.units, weight), c.units, top_k(),
+                                    config_.choices());
+    }
+  }
+  /// Of what was kept: there is room for it, and its weights are numbers.
+  void check_dispatch(Context& ctx, const Tokens& tokens, const Cache& c) const {
+    std::vector<std::int32_t> last;
+    const index_t kept = *detail::on_host<B>(ctx, c.offsets + config_.dispatched(), 1, last);
+    if (kept > c.rows)
+      throw RouterError(join("router: ", kept, " choices were kept, but most_choices() said at most ", c.rows));
+    if constexpr (B::host_memory)
+      detail::check_weights<Router>(c.combine, c.scores.as_const(), choices(tokens, c), tokens.count());
   }
   static Units units_of(const Tokens& tokens) { return {Traits::level, tokens.length, tokens.task}; }
   /// Slots of an expert for a group of `tokens`; 0: no limit. A router may say it in place of the configuration.

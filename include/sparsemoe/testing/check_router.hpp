@@ -1,5 +1,6 @@
 // testing/check_router.hpp -- check_router: what must hold for every router, tried on a small sparse layer in double.
-// Padding, permutation, slots, weights, dropped choices, empty experts, ties, causality, threads, and every gradient.
+// First that its choices are experts; then padding, permutation, slots, weights, dropped choices, empty experts, ties,
+// causality, threads, and the gradient of every loss, a StackLoss included.
 // The layer's outputs are recomputed here in plain loops. Needs no test framework: it returns a report. Read next:
 // testing/router_bench.hpp for how the layer is run, routers/top_k.hpp for a router.
 #pragma once
@@ -10,34 +11,14 @@
 #include <string>
 #include <vector>
 
+#include "sparsemoe/describe_router.hpp"
 #include "sparsemoe/testing/check_layer.hpp"
+#include "sparsemoe/testing/layer_losses.hpp"
 #include "sparsemoe/testing/router_bench.hpp"
+#include "sparsemoe/testing/router_report.hpp"
+#include "sparsemoe/testing/stack_bench.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
-
-struct RouterReport {
-  struct Property {
-    std::string name;
-    bool held;
-    std::string detail;
-  };
-  std::vector<Property> properties;
-  LayerReport gradient;
-
-  bool passed() const {
-    return std::all_of(properties.begin(), properties.end(), [](const Property& p) { return p.held; });
-  }
-  /// The properties that do not hold, one a line; "all N properties hold" if there is none.
-  std::string text() const {
-    std::string out;
-    for (const auto& p : properties)
-      if (!p.held) out += p.name + (p.detail.empty() ? "" : ": " + p.detail) + "\n";
-    return out.empty() ? join("all ", properties.size(), " properties hold; gradients: ", gradient.text()) : out;
-  }
-  void add(const std::string& name, bool held, const std::string& detail = "") {
-    properties.push_back({name, held, detail});
-  }
-};
 
 namespace detail {
 
@@ -48,10 +29,25 @@ class RouterCheck {
   using Traits = RouterTraits<Router>;
   using Pick = typename Bench::Pick;
 
-  RouterCheck(const Router& router, const RouterCheckOptions& options) : bench_(router, options), o_(options) {}
+  RouterCheck(const Router& router, const RouterCheckOptions& options)
+      : router_(router), bench_(router, options), o_(options) {}
 
   RouterReport run() {
+    report_.description = describe_router<Router>();
+    try {
+      properties();
+    } catch (const RouterError& e) {  // of the layer, before it used the number as an index; no property can be asked
+      report_.add(range_name, false, e.what());
+    }
+    return std::move(report_);
+  }
+
+ private:
+  static constexpr const char* range_name = "choices and weights are those of an expert of the layer";
+
+  void properties() {
     const RouterBatch ragged = bench_.batch(o_.sentences, o_.length, true);
+    range(ragged);
     padding(ragged);
     permutation(ragged);
     choices_and_weights(ragged);
@@ -63,10 +59,8 @@ class RouterCheck {
     causality();
     same_bits(ragged);
     gradients(ragged);
-    return std::move(report_);
+    stack_loss(ragged);
   }
-
- private:
   MoeConfig config() const { return bench_.config(); }
   MoeConfig tight(index_t group = 0) const {  // about half of what is asked for fits
     MoeConfig c = config();
@@ -74,23 +68,15 @@ class RouterCheck {
       c.capacity_factor = 0.5 * static_cast<double>(bench_.top_k()), c.min_capacity = 1, c.group = group;
     return c;
   }
-  static std::string first_difference(const std::vector<double>& a, const std::vector<double>& b, double tolerance) {
-    if (a.size() != b.size()) return join(a.size(), " values, expected ", b.size());
-    for (std::size_t i = 0; i < a.size(); ++i) {
-      const bool same = tolerance == 0 ? a[i] == b[i] : std::abs(a[i] - b[i]) <= tolerance * (1 + std::abs(b[i]));
-      if (!same) return join("value ", i, " is ", a[i], ", expected ", b[i]);
-    }
-    return "";
-  }
-  void same(const std::string& name, const std::vector<double>& a, const std::vector<double>& b, double tolerance = 0) {
+  void same(const std::string& name, const std::vector<double>& a, const std::vector<double>& b, double tolerance = 0,
+            const std::string& option = "") {
     const std::string difference = first_difference(a, b, tolerance);
-    report_.add(name, difference.empty(), difference);
+    report_.add(name, difference.empty(), difference, option);
   }
-  static bool finite(const std::vector<double>& v) {
-    return std::all_of(v.begin(), v.end(), [](double x) { return std::isfinite(x); });
-  }
-  static bool zero(const std::vector<double>& v) {
-    return std::all_of(v.begin(), v.end(), [](double x) { return x == 0; });
+  /// First of all: what follows would read and write other memory.
+  void range(const RouterBatch& batch) {
+    for (const bool training : {false, true}) (void)bench_.run(config(), batch, {.training = training});
+    report_.add(range_name, true);
   }
 
   void padding(const RouterBatch& batch) {
@@ -155,7 +141,7 @@ class RouterCheck {
       std::iota(order.rbegin(), order.rend(), index_t(0));
     const auto after = bench_.run(config(), full.permuted(order, false), {});
     same("tokens in another order give their outputs in that order", after.y,
-         RouterBatch::rows(before.y, order, o_.width), 1e-12);
+         RouterBatch::rows(before.y, order, o_.width), 1e-12, "RouterCheckOptions::position_free = false");
   }
 
   void choices_and_weights(const RouterBatch& batch) {
@@ -206,7 +192,8 @@ class RouterCheck {
       same("a dropped choice contributes nothing" + when, run.y, bench_.expected_output(run, batch), 1e-12);
       report_.add("gradients are finite under capacity" + when, finite(run.dw) && finite(run.dx));
       if (Bench::drops() && group == 0)
-        report_.add("the check's capacity does drop something", run.statistics.dropped > 0);
+        report_.add("the check's capacity does drop something", run.statistics.dropped > 0, "",
+                    "can_drop_tokens = false in the router");
     }
     // Long enough that counting is cut into chunks, in groups that chunks and the batch's end do not fit.
     const RouterBatch many = bench_.batch(24, 40, true);
@@ -219,6 +206,7 @@ class RouterCheck {
     report_.add("evaluation is dropless", run.statistics.dropped == 0 && run.capacity == 0);
   }
 
+  static constexpr const char* any_expert = "RouterCheckOptions::any_expert = false";
   void one_expert(const RouterBatch& batch) {
     const index_t K = bench_.top_k();
     // Experts that are all alike: the layer is (sum of weights) times the dense block.
@@ -237,9 +225,16 @@ class RouterCheck {
       if constexpr (Router::top_k == 1 && (Traits::score == Score::softmax || Traits::gate == Gate::normalised)) {
         MoeConfig single = config();
         single.experts = 1;
+        try {
+          (void)bench_.run(single, batch, {});
+        } catch (const RouterError& e) {
+          return report_.add("one expert is a dense block", false, e.what(), any_expert);
+        }
         const auto one = bench_.run(single, batch, {});
-        same("one expert has weight 1", one.combine, std::vector<double>(batch.valid.begin(), batch.valid.end()));
-        same("one expert is a dense block", one.y, bench_.dense_output(bench_.weights(single), 0, batch, 1), 1e-12);
+        same("one expert has weight 1", one.combine, std::vector<double>(batch.valid.begin(), batch.valid.end()), 0,
+             any_expert);
+        same("one expert is a dense block", one.y, bench_.dense_output(bench_.weights(single), 0, batch, 1), 1e-12,
+             any_expert);
       }
       // Everything to one expert: its logit is far above all others'.
       auto forced = bench_.weights();
@@ -249,9 +244,11 @@ class RouterCheck {
         const auto all =
             bench_.run(training ? tight() : config(), with_one, {.training = training, .weights = &forced});
         report_.add("everything to one expert: the favourite gets every token's first choice",
-                    std::all_of(all.chosen.begin(), all.chosen.end(), [&, i = 0](std::int32_t v) mutable {
-                      return i++ % K != 0 || v == -1 || Pick::expert_of(v) == o_.experts - 1;
-                    }));
+                    std::all_of(all.chosen.begin(), all.chosen.end(),
+                                [&, i = 0](std::int32_t v) mutable {
+                                  return i++ % K != 0 || v == -1 || Pick::expert_of(v) == o_.experts - 1;
+                                }),
+                    "", any_expert);
         report_.add("everything to one expert: numbers stay finite", finite(all.y) && finite(all.dw) && finite(all.dx));
         same("everything to one expert: outputs", all.y, bench_.expected_output(all, with_one, &forced), 1e-12);
       }
@@ -269,7 +266,8 @@ class RouterCheck {
       untouched = untouched && zero(bench_.expert_gradient(run, e));
     }
     report_.add("an expert without tokens has a gradient of exactly 0", untouched && (seen || !o_.idle_experts),
-                seen ? "" : "every expert was used: give more experts than top_k");
+                seen ? "" : "every expert was used: give more experts than top_k",
+                "RouterCheckOptions::idle_experts = false");
     report_.add("empty experts bring no NaN", finite(run.dw) && finite(run.y) && finite(run.dx));
   }
 
@@ -302,7 +300,7 @@ class RouterCheck {
         bool lowest = true;
         for (std::size_t i = 0; i < run.chosen.size(); ++i)
           lowest = lowest && (run.chosen[i] == -1 || run.chosen[i] == bench_.lowest(static_cast<index_t>(i)));
-        report_.add("equal scores: the lower expert wins", lowest);
+        report_.add("equal scores: the lower expert wins", lowest, "", "RouterCheckOptions::lower_index_wins = false");
       }
     }
   }
@@ -324,7 +322,7 @@ class RouterCheck {
       for (index_t j = 0; t % batch.length < cut && j < o_.width; ++j)
         unmoved = unmoved &&
                   a.y[static_cast<std::size_t>(t * o_.width + j)] == b.y[static_cast<std::size_t>(t * o_.width + j)];
-    report_.add("what comes later changes nothing (causal_safe)", unmoved);
+    report_.add("what comes later changes nothing", unmoved, "", "causal_safe = false in the router");
   }
 
   void same_bits(const RouterBatch& batch) {
@@ -340,13 +338,58 @@ class RouterCheck {
                   one.same_bits(bench_.run(busy, many, {.training = true, .threads = threads})));
   }
 
+  /// All at once; if that fails, each alone, so that the wrong one is named.
   void gradients(const RouterBatch& batch) {
     MoeConfig c = tight();
     c.jitter = Traits::level == Level::token ? 0.1 : 0;
     report_.gradient = bench_.gradient(c, batch);
-    report_.add("gradients of outputs and routing losses", report_.gradient.passed(), report_.gradient.text());
+    std::string names;
+    for (const LayerLoss& loss : layer_losses<Router>()) names += join(names.empty() ? "" : ", ", loss.name);
+    report_.add("gradients of outputs, combine weights and routing losses" + (names.empty() ? "" : " (" + names + ")"),
+                report_.gradient.passed(), report_.gradient.text());
+    if (report_.gradient.passed()) return;
+    MoeConfig none = c;
+    clear_losses(none);
+    const LayerReport outputs = bench_.gradient(none, batch, {.most = 40});
+    report_.add(Traits::gate == Gate::own
+                    ? "gradient of outputs and combine weights: weigh_backward() is the slope of weigh()"
+                    : "gradient of outputs and combine weights",
+                outputs.passed(), outputs.text());
+    if (!outputs.passed()) return;
+    for (const LayerLoss& loss : layer_losses<Router>()) {
+      MoeConfig one = none;
+      one.*loss.coefficient = c.*loss.coefficient;
+      const LayerReport alone = bench_.gradient(one, batch, {.most = 40});
+      report_.add(join("gradient of the ", loss.name, " loss"), alone.passed(), alone.text());
+    }
+  }
+  /// StackLoss over two sparse layers. One that refuses the batch's balance scope is tried with that of sequences.
+  void stack_loss([[maybe_unused]] const RouterBatch& batch) {
+    if constexpr (requires { typename Router::StackLoss; }) {
+      MoeConfig c = tight();
+      clear_losses(c);
+      c.balance_coefficient = config().balance_coefficient;
+      std::string refused;
+      for (const LossScope scope : {LossScope::global, LossScope::sequence}) {
+        c.balance_scope = scope;
+        try {
+          const StackBench<Router, B> bench(router_, o_, c);
+          const LayerReport slopes = bench.slopes(batch), all = bench.gradient(batch, {.most = 40});
+          report_.add("StackLoss: its slopes (coefficient, dcombine) are those of its value",
+                      slopes.worst <= slopes.tolerance, slopes.text());
+          report_.add("StackLoss: gradients of two sparse layers and the loss over both", all.passed(), all.text());
+          return;
+        } catch (const RouterError&) {
+          throw;
+        } catch (const Error& e) {
+          refused += join(refused.empty() ? "" : "; ", e.what());
+        }
+      }
+      report_.add("StackLoss: it can be run over two sparse layers", false, refused);
+    }
   }
 
+  Router router_;
   Bench bench_;
   RouterCheckOptions o_;
   RouterReport report_;

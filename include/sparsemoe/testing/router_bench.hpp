@@ -13,6 +13,7 @@
 #include "sparsemoe/comm/solo.hpp"
 #include "sparsemoe/nn/moe.hpp"
 #include "sparsemoe/testing/check_layer.hpp"
+#include "sparsemoe/testing/router_batch.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
@@ -29,91 +30,29 @@ struct RouterCheckOptions {
 
 namespace detail {
 
-/// A batch on the host. dy is the cotangent of the layer's output.
-struct RouterBatch {
-  index_t sentences = 0, length = 0, width = 0;
-  std::vector<std::int32_t> ids, task;  // (T), (sentences)
-  std::vector<std::uint8_t> valid;      // (T)
-  std::vector<double> x, dy, pool;      // (T, D), (T, D), (sentences, D)
-  index_t count() const { return sentences * length; }
+/// The tokens of a batch in the memory of backend B.
+template <class B>
+struct TokenMirror {
+  Mirror<B, std::int32_t> ids, task;
+  Mirror<B, std::uint8_t> valid;
+  Tokens view;
+  TokenMirror(typename B::Context& ctx, const RouterBatch& b)
+      : ids(ctx, b.ids), task(ctx, b.task), valid(ctx, b.valid), none_(ctx, {0}), no_mask_(ctx, {0}) {
+    view = {b.sentences, b.length, ids.data(), valid.data(), task.data(), 0, nullptr};
+    if (b.count() == 0) view.ids = none_.data(), view.task = none_.data(), view.valid = no_mask_.data();
+  }
 
-  /// Rows of `values` (T, width) in another order.
-  static std::vector<double> rows(const std::vector<double>& values, const std::vector<index_t>& order, index_t width) {
-    std::vector<double> out;
-    for (const index_t t : order) out.insert(out.end(), values.begin() + t * width, values.begin() + (t + 1) * width);
-    return out;
-  }
-  /// Token t of the result is token order[t] of this. `reversed`: whole sentences, last first.
-  RouterBatch permuted(const std::vector<index_t>& order, bool reversed) const {
-    RouterBatch b = *this;
-    b.x = rows(x, order, width);
-    b.dy = rows(dy, order, width);
-    for (std::size_t t = 0; t < order.size(); ++t) {
-      b.ids[t] = ids[static_cast<std::size_t>(order[t])];
-      b.valid[t] = valid[static_cast<std::size_t>(order[t])];
-    }
-    if (reversed) {
-      std::reverse(b.task.begin(), b.task.end());
-      std::vector<index_t> backwards;
-      for (index_t s = sentences; s-- > 0;) backwards.push_back(s);
-      b.pool = rows(pool, backwards, width);
-    }
-    return b;
-  }
-  /// Sentence s alone, without padding.
-  RouterBatch sentence(index_t s) const {
-    RouterBatch b;
-    b.sentences = 1, b.width = width;
-    for (index_t i = 0; i < length && valid[static_cast<std::size_t>(s * length + i)] != 0; ++i) ++b.length;
-    const index_t first = s * length, last = first + b.length;
-    b.ids.assign(ids.begin() + first, ids.begin() + last);
-    b.valid.assign(static_cast<std::size_t>(b.length), 1);
-    b.task = {task[static_cast<std::size_t>(s)]};
-    b.x.assign(x.begin() + first * width, x.begin() + last * width);
-    b.dy.assign(dy.begin() + first * width, dy.begin() + last * width);
-    b.pool.assign(pool.begin() + s * width, pool.begin() + (s + 1) * width);
-    return b;
-  }
-  /// The same with more columns, all padding.
-  RouterBatch widened(index_t columns) const {
-    RouterBatch b = *this;
-    b.length = columns;
-    b.ids.assign(static_cast<std::size_t>(sentences * columns), 0);
-    b.valid.assign(b.ids.size(), 0);
-    b.x.assign(b.ids.size() * static_cast<std::size_t>(width), 0.5);
-    b.dy.assign(b.x.size(), 0.25);
-    for (index_t t = 0; t < count(); ++t) {
-      const index_t to = t / length * columns + t % length;
-      b.ids[static_cast<std::size_t>(to)] = ids[static_cast<std::size_t>(t)];
-      b.valid[static_cast<std::size_t>(to)] = valid[static_cast<std::size_t>(t)];
-      std::copy_n(x.begin() + t * width, width, b.x.begin() + to * width);
-      std::copy_n(dy.begin() + t * width, width, b.dy.begin() + to * width);
-    }
-    return b;
-  }
-  /// The first `columns` columns of `values` (T, width).
-  std::vector<double> narrowed(const std::vector<double>& values, index_t columns) const {
-    std::vector<index_t> order;
-    for (index_t s = 0; s < sentences; ++s)
-      for (index_t i = 0; i < columns; ++i) order.push_back(s * length + i);
-    return rows(values, order, width);
-  }
+ private:
+  Mirror<B, std::int32_t> none_;
+  Mirror<B, std::uint8_t> no_mask_;
 };
-
-/// What a forward and backward pass gave, on the host.
-struct RouterRun {
-  std::vector<double> y, dx, dpool, dw, scores, combine;
-  std::vector<std::int32_t> chosen, slot, source, expert, offsets;
-  RoutingStatistics statistics;
-  double loss = 0;
-  std::int32_t capacity = 0;
-  index_t tokens = 0, columns = 0;  // columns of scores
-  std::int32_t slot_of(index_t t, index_t k) const { return slot[static_cast<std::size_t>(k * tokens + t)]; }
-  bool same_bits(const RouterRun& o) const {
-    return y == o.y && dx == o.dx && dpool == o.dpool && dw == o.dw && scores == o.scores && combine == o.combine &&
-           chosen == o.chosen && slot == o.slot && loss == o.loss;
-  }
-};
+template <class B, class T>
+std::vector<T> fetch(typename B::Context& ctx, const T* from, index_t n) {
+  std::vector<T> v(static_cast<std::size_t>(from != nullptr ? n : 0));
+  if (!v.empty()) B::copy_to_host(ctx, v.data(), from, n);
+  B::synchronise(ctx);
+  return v;
+}
 
 template <class RouterType, class B>
 class RouterBench {
@@ -124,6 +63,7 @@ class RouterBench {
     using Backend = B;
     using Collective = Solo;
     using Activation = Gelu;
+    static constexpr bool check_choices = true;  // on any backend, whatever the build
   };
   using Layer = MoE<Spec>;
   using Context = typename B::Context;
@@ -213,7 +153,7 @@ class RouterBench {
     auto g = layer.template params<double>();
     bind_params(w, static_cast<const double*>(values.data()));
     bind_params(g, dw.data());
-    const TokenMirror tokens(ctx, b);
+    const TokenMirror<B> tokens(ctx, b);
     typename Layer::Cache cache;
     Solo solo;
     const index_t n = b.count(), d = o_.width;
@@ -226,25 +166,25 @@ class RouterBench {
     r.y = y.host, r.dx = dx.host, r.dw = dw.host, r.dpool = dpool.host;
     r.tokens = n;
     r.capacity = cache.capacity;
-    r.scores = fetch(ctx, cache.scores.data, cache.scores.size());
-    r.combine = fetch(ctx, cache.combine, n * K);
-    r.chosen = fetch(ctx, cache.chosen, cache.units * K);
-    r.slot = fetch(ctx, cache.slot, n * K);
-    r.source = fetch(ctx, cache.source, n * K);
-    r.expert = fetch(ctx, cache.expert, n * K);
-    r.offsets = fetch(ctx, cache.offsets, c.experts + 1);
+    r.scores = fetch<B>(ctx, cache.scores.data, cache.scores.size());
+    r.combine = fetch<B>(ctx, cache.combine, n * K);
+    r.chosen = fetch<B>(ctx, cache.chosen, cache.units * K);
+    r.slot = fetch<B>(ctx, cache.slot, n * K);
+    r.source = fetch<B>(ctx, cache.source, n * K);
+    r.expert = fetch<B>(ctx, cache.expert, n * K);
+    r.offsets = fetch<B>(ctx, cache.offsets, c.experts + 1);
     r.columns = cache.scores.cols;
     r.statistics = layer.statistics(ctx, cache);
     r.loss = layer.weighted_loss(r.statistics);
     return r;
   }
   /// check_layer of the whole sparse layer, routing losses and a loss on the combine weights included.
-  LayerReport gradient(const MoeConfig& c, const RouterBatch& b) const {
+  LayerReport gradient(const MoeConfig& c, const RouterBatch& b, const LayerCheckOptions& options = {}) const {
     Context ctx(1);
     ctx.training = true;
     ctx.random = {o_.seed, 2, 3};
     const Layer layer(c, router_);
-    const TokenMirror tokens(ctx, b);
+    const TokenMirror<B> tokens(ctx, b);
     typename Layer::Cache cache;
     Solo solo;
     const index_t K = top_k(c.experts);
@@ -255,7 +195,7 @@ class RouterBench {
     const auto forward = [&](const auto& w, const std::vector<Matrix<const double>>& x, Matrix<double> y) {
       layer.forward(ctx, w, tokens.view, x[0], y, cache, solo, pooled ? x[1] : Matrix<const double>{});
       double extra = layer.weighted_loss(layer.statistics(ctx, cache));
-      const auto combine = fetch(ctx, cache.combine, b.count() * K);
+      const auto combine = fetch<B>(ctx, cache.combine, b.count() * K);
       for (std::size_t i = 0; i < combine.size(); ++i) extra += dcombine.host[i] * combine[i];
       return extra;
     };
@@ -264,9 +204,8 @@ class RouterBench {
       layer.backward(ctx, w, dw, tokens.view, x[0], dy, dx[0], cache, 1, pooled ? dx[1] : Matrix<double>{},
                      {dcombine.data(), b.count(), K});
     };
-    return check_layer<B>(ctx, layer, inputs, {b.count(), o_.width}, forward, backward);
+    return check_layer<B>(ctx, layer, inputs, {b.count(), o_.width}, forward, backward, options);
   }
-
   index_t unit(const RouterBatch& b, index_t t) const {
     if (Traits::level == Level::sentence) return t / b.length;
     if (Traits::level == Level::task) return b.task[static_cast<std::size_t>(t / b.length)];
@@ -403,27 +342,6 @@ class RouterBench {
   }
 
  private:
-  struct TokenMirror {
-    Mirror<B, std::int32_t> ids, task;
-    Mirror<B, std::uint8_t> valid;
-    Tokens view;
-    TokenMirror(Context& ctx, const RouterBatch& b)
-        : ids(ctx, b.ids), task(ctx, b.task), valid(ctx, b.valid), none_(ctx, {0}), no_mask_(ctx, {0}) {
-      view = {b.sentences, b.length, ids.data(), valid.data(), task.data(), 0, nullptr};
-      if (b.count() == 0) view.ids = none_.data(), view.task = none_.data(), view.valid = no_mask_.data();
-    }
-
-   private:
-    Mirror<B, std::int32_t> none_;
-    Mirror<B, std::uint8_t> no_mask_;
-  };
-  template <class T>
-  static std::vector<T> fetch(Context& ctx, const T* from, index_t n) {
-    std::vector<T> v(static_cast<std::size_t>(from != nullptr ? n : 0));
-    if (!v.empty()) B::copy_to_host(ctx, v.data(), from, n);
-    B::synchronise(ctx);
-    return v;
-  }
   ParamInfo leaf(const MoeConfig& c, const std::string& name) const {
     auto params = Layer(c, router_).template params<const double>();
     for (const ParamInfo& p : list_params(params))
