@@ -4,6 +4,8 @@
 #   CXX=g++  CXXFLAGS="-O2"  REPEAT=1 (the least of so many)
 # Needs /usr/bin/time (Debian: time).
 set -eu
+. "$(dirname "$0")/../tests/usage.sh"
+usage any "$@"
 cd "$(dirname "$0")/.."
 cxx=${CXX:-g++} flags=${CXXFLAGS:--O2} repeat=${REPEAT:-1}
 work=$(mktemp -d)

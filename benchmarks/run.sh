@@ -7,6 +7,8 @@
 #   PEERS=off     without PyTorch     PYTHON=...  the interpreter that has torch (default: the first python3 that does)
 # Debian: libbenchmark-dev, libdnnl-dev for the oneDNN rows; python3-torch and libopenblas0-openmp for the peers.
 set -eu
+. "$(dirname "$0")/../tests/usage.sh"
+usage any "$@"
 cd "$(dirname "$0")/.."
 threads=${THREADS:-2} python=${PYTHON:-}
 for p in python3 /usr/bin/python3; do

@@ -4,6 +4,8 @@
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root" || exit 1
+. tests/usage.sh
+usage 0 "$@"
 . tests/stages.sh
 PATH=$PATH:${CUDA_HOME:-/usr/local/cuda}/bin
 if ! command -v nvcc >/dev/null; then

@@ -4,6 +4,8 @@
 # A header whose optional package is not installed is skipped by name; CUDA headers are nvcc's alone.
 # Prints one line per failing header. Exit status 0 or 1.
 set -uo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/usage.sh"
+usage any "$@"
 compiler=${1:?usage: tests/check_headers.sh COMPILER [HEADER...]}
 shift
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

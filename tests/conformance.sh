@@ -2,6 +2,8 @@
 # tests/conformance.sh TOOL DIR -- the golden cases pass; and copies with one thing wrong are found out: a value, an
 # integer, a lost tensor, a cut file. A kind nobody knows is skipped, not passed.
 set -uo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/usage.sh"
+usage 2 "$@"
 tool=$1 goldens=$2
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT

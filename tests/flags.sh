@@ -2,6 +2,8 @@
 # tests/flags.sh COMPILER -- prints the flags a plain `COMPILER -I include` needs here, for scripts that bypass CMake.
 # SPARSEMOE_THRUST=system takes the distribution's Thrust even where a CUDA toolkit brings a newer one.
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/usage.sh"
+usage 1 "$@"
 compiler=${1:-g++}
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 

@@ -5,6 +5,8 @@
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root" || exit 1
+. tests/usage.sh
+usage 0 "$@"
 . tests/stages.sh
 
 # Readers of untrusted bytes and writers of files. Whole models and the kernels compile for minutes when instrumented:

@@ -3,6 +3,8 @@
 # compiler must print the text after each `// expect: ` line of the file. Without the first half, a test would also
 # pass because of a typing error.
 set -uo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/../usage.sh"
+usage 2 "$@"
 compiler=$1 file=$2
 flags=$("$(dirname "${BASH_SOURCE[0]}")/../flags.sh" "$compiler")
 out=$(mktemp)

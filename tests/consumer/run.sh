@@ -3,6 +3,8 @@
 # FetchContent and a plain include path, each with what this machine has and with CUDA hidden.
 # Prints one line per case; exit status 0 or 1.
 set -uo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/../usage.sh"
+usage 0 "$@"
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 work=$(mktemp -d)

@@ -3,6 +3,8 @@
 # UndefinedBehaviorSanitizer, then runs each on its committed corpus and RUNS inputs (default 3000) made from it.
 # New inputs are not kept; a failing one is left in build/fuzz. Status 77: there is no clang++-16.
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/../usage.sh"
+usage any "$@"
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 runs=${1:-3000}
 shift || true

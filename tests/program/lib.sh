@@ -2,6 +2,9 @@
 # and checks that count. Usage: tests/program/NAME.sh PROGRAM; the exit status says whether all checks passed.
 # Works for a sanitizer build too: a report of a sanitizer fails the check that caused it.
 set -uo pipefail
+case ${1:-} in
+  -h|--help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 0 ;;
+esac
 program=$(realpath "${1:?usage: $0 PROGRAM}")
 name_of_program=$(basename "$program")
 scratch=$(mktemp -d)
