@@ -202,6 +202,8 @@ TEST_CASE("the axis of values that are all the same") {
   CHECK(texts(svg, "small end") == std::vector<std::string>{"0", "0.2", "0.4", "0.6", "0.8", "1"});
   CHECK(texts(svg_line_chart({"a", "step", "", {{"a", {7}, {1}}}}), "small mid") ==
         std::vector<std::string>{"6", "7", "8", "step"});
+  CHECK(detail::axis_numbers({0, 5e-4, 1e-3, 1.5e-3}) == std::vector<std::string>{"0", "5e-4", "1e-3", "1.5e-3"});
+  CHECK(detail::small_number(-2.5e-12) == "-2.5e-12");
   for (const double low : {2.3, 1234.5, -7.0})
     for (const double width : {1e-3, 0.01, 0.5}) {
       const auto numbers = detail::axis_numbers(detail::axis_ticks(low, low + width, 6));

@@ -70,12 +70,25 @@ inline std::string axis_number(double value) {
   return print_number("%.4g", value);
 }
 
+/// 0.0005 as "5e-4": short, where a column of zeros would not be.
+inline std::string small_number(double value) {
+  std::string text = print_number("%.2e", value);
+  std::size_t e = text.find('e');
+  while (text[e - 1] == '0') text.erase(--e, 1);
+  if (text[e - 1] == '.') text.erase(--e, 1);
+  while (text.size() > e + 3 && text[e + 2] == '0') text.erase(e + 2, 1);
+  return text;
+}
+
 /// The numbers of an axis: as axis_number, with the digits that tell neighbours apart.
 inline std::vector<std::string> axis_numbers(const std::vector<double>& ticks) {
   std::vector<std::string> texts;
   for (int digits = 3; digits <= 15; ++digits) {
     texts.clear();
-    for (const double t : ticks) texts.push_back(digits == 3 ? axis_number(t) : print_number("%.*g", digits, t));
+    for (const double t : ticks) {
+      texts.push_back(digits == 3 ? axis_number(t) : print_number("%.*g", digits, t));
+      if (t != 0 && std::abs(t) < 0.01) texts.back() = small_number(t);
+    }
     if (std::adjacent_find(texts.begin(), texts.end()) == texts.end()) break;
   }
   return texts;

@@ -42,7 +42,7 @@ inline std::string svg_tree(const std::string& title, const std::string& distanc
   const double bottom = top + row * static_cast<double>(n) + 6;
   out += "<path d=\"M" + fixed(left) + " " + fixed(bottom) + "H" + fixed(left + plot) + "\" class=\"axis\"/>" +
          svg_text(left, bottom + 16, "small mid", "0") +
-         svg_text(left + plot, bottom + 16, "small mid", detail::axis_number(high)) +
+         svg_text(left + plot, bottom + 16, "small mid", fixed(high, 2)) +
          svg_text(left, bottom + 32, "small", distance_label);
   return out + "</svg>";
 }
