@@ -129,7 +129,7 @@ TEST_CASE("a slope that is not the one of the weights is named") {
         std::string::npos);
 }
 struct Slip : TopK<2> {
-  static constexpr bool casual_safe = false;
+  [[maybe_unused]] static constexpr bool casual_safe = false;
   static constexpr Balance balance = Balance::none;
 };
 TEST_CASE("traits are shown as they were read, so that a slip of the pen is seen") {
