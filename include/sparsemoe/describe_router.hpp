@@ -68,6 +68,9 @@ std::string describe_router() {
       "can_drop_tokens", yes(Traits::can_drop_tokens), requires { Router::can_drop_tokens; });
   trait(
       "passes_dropped", yes(Traits::passes_dropped), requires { Router::passes_dropped; });
+  constexpr bool up_to = requires { requires Router::up_to_top_k; };
+  trait(
+      "up_to_top_k", yes(up_to), requires { Router::up_to_top_k; });
   constexpr bool sentences = requires { requires Router::sentence_groups; };
   trait(
       "sentence_groups", yes(sentences), requires { Router::sentence_groups; });

@@ -216,6 +216,9 @@ constexpr bool check_constants() {
       !requires { R::passes_dropped; } || requires { typename Constant<R::passes_dropped>; },
       "router: make passes_dropped static constexpr");
   static_assert(
+      !requires { R::up_to_top_k; } || requires { typename Constant<R::up_to_top_k>; },
+      "router: make up_to_top_k static constexpr");
+  static_assert(
       !requires { R::sentence_groups; } || requires { typename Constant<R::sentence_groups>; },
       "router: make sentence_groups static constexpr");
   static_assert(
@@ -318,6 +321,7 @@ constexpr bool check_stack_loss() {
 ///   int32_t capacity(tokens, training) const    slots of an expert in a group of tokens, in place of MoeConfig's;
 ///       0: no limit
 ///   static constexpr bool passes_dropped = true    a choice without a slot gives w x in place of nothing
+///   static constexpr bool up_to_top_k = true    choose() may give fewer, so that top_k may be more than the experts
 ///   using StackLoss = ...    the balance loss over all sparse layers of a stack at once: joint_losses() of
 ///       nn/stack_loss.hpp
 template <class R>
