@@ -14,13 +14,14 @@
 #include "generator.hpp"
 #include "sparsemoe/io/json.hpp"
 #include "sparsemoe/text/utf8.hpp"
+#include "tokenize.hpp"
 #include "tokenizer.hpp"
 
 namespace generation {
 
 struct GenerateOptions {
   std::string model, from, to;
-  bool ids = false, json = false;
+  bool ids = false, json = false, tokenize = false;
   int threads = 0;
   std::int64_t batch = 16, max_new_tokens = 128, beam = 1, nbest = 1, no_repeat_ngram = 0;
   double length_penalty = 1;
@@ -47,6 +48,8 @@ inline int generate(const GenerateOptions& o) {
                "this checkpoint translates: give --from and --to, such as eng_Latn and fra_Latn");
   const std::int32_t from = languages ? tokenizer->language(o.from, "--from") : 0;
   const std::int32_t to = languages ? tokenizer->language(o.to, "--to") : -1;
+  moe::require(!o.tokenize || !o.ids, "--tokenize: not together with --ids");
+  if (o.tokenize) return print_ids(*tokenizer, from);
   const auto generator = open_generator(config, o.threads);
 
   moe::SearchOptions options;

@@ -19,6 +19,7 @@ int program(int argc, char** argv) {
   app.add_option("--from", o.from, "Language of the input, as eng_Latn (NLLB)");
   app.add_option("--to", o.to, "Language of the output (NLLB)");
   app.add_flag("--ids", o.ids, "Lines are ids of tokens, in and out; no tokenizer is read");
+  app.add_flag("--tokenize", o.tokenize, "Print the ids of each line, and run no model");
   app.add_flag("--json", o.json, "One JSON object a line, with scores");
   app.add_option("--beam", o.beam, "Beams")->check(CLI::PositiveNumber);
   app.add_option("--nbest", o.nbest, "Outputs a line")->check(CLI::PositiveNumber);
