@@ -59,6 +59,8 @@ inline std::vector<ManifestEntry> read_manifest(const std::filesystem::path& dir
                         std::none_of(name.begin(), name.end(), [](const auto& part) { return part == ".."; });
     if (!inside) bad("names a file outside its directory");
     if (entry.sha256.size() != 64) bad("has a malformed sha256 for " + entry.name);
+    const bool twice = std::any_of(entries.begin(), entries.end(), [&](const auto& e) { return e.name == entry.name; });
+    if (twice) bad("lists " + detail::shown(entry.name) + " twice");
     entries.push_back(std::move(entry));
   }
   return entries;
@@ -67,9 +69,16 @@ inline std::vector<ManifestEntry> read_manifest(const std::filesystem::path& dir
 /// How much verify_manifest reads: names and sizes only, or every byte.
 enum class Verify { sizes, content };
 
-/// Throws FileError with one sentence for the first file that is missing, truncated, too long or corrupt.
-inline void verify_manifest(const std::filesystem::path& directory, Verify how = Verify::content) {
-  for (const ManifestEntry& entry : read_manifest(directory)) {
+/// Throws FileError with one sentence for the first file that is missing, truncated, too long or corrupt. Of several
+/// files a reader wants `only` some: the others are not looked at.
+inline void verify_manifest(const std::filesystem::path& directory, Verify how = Verify::content,
+                            const std::vector<std::string>& only = {}) {
+  const std::vector<ManifestEntry> entries = read_manifest(directory);
+  for (const std::string& name : only)
+    if (std::none_of(entries.begin(), entries.end(), [&](const auto& e) { return e.name == name; }))
+      fail_file(directory / kManifestName, "does not list ", name);
+  for (const ManifestEntry& entry : entries) {
+    if (!only.empty() && std::find(only.begin(), only.end(), entry.name) == only.end()) continue;
     const std::filesystem::path path = directory / entry.name;
     std::error_code code;
     if (!std::filesystem::exists(path, code)) fail_file(path, "missing, but listed in ", kManifestName);
@@ -90,15 +99,16 @@ struct FoundCheckpoint {
 
 /// The newest RUN/step-N whose manifest verifies; nothing if RUN has no step directory. Throws FileError if there are
 /// some and none verifies: starting from scratch would hide the loss. The LATEST pointer is not consulted, because a
-/// kill between the two writes leaves it one step behind.
-inline std::optional<FoundCheckpoint> find_checkpoint(const std::filesystem::path& run, Verify how = Verify::content) {
+/// kill between the two writes leaves it one step behind. `only`: as in verify_manifest.
+inline std::optional<FoundCheckpoint> find_checkpoint(const std::filesystem::path& run, Verify how = Verify::content,
+                                                      const std::vector<std::string>& only = {}) {
   FoundCheckpoint found;
   const std::vector<std::int64_t> steps = list_steps(run);
   for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
     try {
       found.path = step_path(run, *step);
       found.step = *step;
-      verify_manifest(found.path, how);
+      verify_manifest(found.path, how, only);
       return found;
     } catch (const FileError& error) {
       found.refused.push_back(error.what());

@@ -3,6 +3,7 @@
 // extent before a weight changes. Read next: io/safetensors.hpp, io/manifest.hpp.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <string>
@@ -96,6 +97,13 @@ void read_parameter(const SafetensorsReader& file, const ParamInfo& p, M* to) {
   check_float(file, info);
   read_values(file, info, to);
 }
+/// The same of a tensor that stays in its file: throws FileError if a value is not finite.
+inline void check_finite(const SafetensorsReader& file, const TensorInfo& info) {
+  constexpr std::uint64_t piece = 1 << 16;
+  std::vector<float> values(piece);
+  for (std::uint64_t at = 0; at < info.elements(); at += piece)
+    read_values(file, info, at, std::min(piece, info.elements() - at), values.data());
+}
 
 }  // namespace detail
 
@@ -116,6 +124,7 @@ Tables load_weights(typename B::Context& ctx, Weights<P, B>& weights, const std:
       detail::read_parameter(file, p, host.data() + p.offset);
     else
       file.check(p.name, info->dtype == DType::kBF16 ? DType::kBF16 : DType::kF32, file_shape(p.shape));
+    if (p.shape.form == WeightForm::file || p.shape.form == WeightForm::file_float) detail::check_finite(file, *info);
   }
   Tables tables;
   for (const auto& info : file.tensors()) {

@@ -1,8 +1,10 @@
 // train/update.hpp -- the end of a training step: clip the gradient, skip a step that is not finite, let the optimiser
-// move the weights, and keep the loss scale of half precision. Read next: optim/adafactor.hpp, examples/hello_moe.cpp.
+// move the weights, and keep the loss scale of half precision. Read next: skip_guard.hpp, optim/adafactor.hpp.
 #pragma once
 
 #include <algorithm>
+#include <cmath>
+#include <string>
 
 #include "sparsemoe/model/weights.hpp"
 #include "sparsemoe/optim/clip.hpp"
@@ -11,8 +13,12 @@ namespace sparsemoe::inline SPARSEMOE_ABI {
 
 struct UpdateResult {
   double gradient_norm = 0;  // before clipping, of the unscaled loss
-  bool skipped = false;      // the gradient was not finite: weights and moments are as they were
+  bool skipped = false;      // the loss or the gradient was not finite: weights and moments are as they were
+  std::string cause = {};    // what was not finite in a skipped step: "the loss is nan"
 };
+
+/// "nan", "inf" or "-inf" of a number that is not finite.
+inline std::string not_finite(double value) { return std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf"; }
 
 /// Holds what persists between steps: how many updates were made, how many were skipped, the loss scale.
 template <class P, class B>
@@ -30,14 +36,15 @@ class Updater {
   /// What the gradient of the loss must be multiplied by in backward.
   double loss_scale() const { return state_.loss_scale; }
 
-  /// Uses and then clears the gradients. `comm` sums them over ranks first.
+  /// Uses and then clears the gradients. `comm` sums them over ranks first. A `loss` that is not finite skips the step
+  /// as well; over several ranks give the same one to all.
   template <class Optimiser, class Collective>
   UpdateResult operator()(typename B::Context& ctx, Weights<P, B>& weights, Optimiser& optimiser, double learning_rate,
-                          Collective& comm) {
+                          Collective& comm, double loss = 0) {
     if (comm.size() > 1) comm.all_reduce_sum(weights.gradient(), static_cast<std::size_t>(weights.total()));
     const double unscale = 1 / state_.loss_scale;
     const GradientNorm norm = gradient_norm<B>(ctx, weights.gradient(), weights.total(), unscale);
-    UpdateResult result{norm.norm(), !norm.finite()};
+    UpdateResult result{norm.norm(), !norm.finite() || !std::isfinite(loss), cause_of(ctx, weights, norm, loss)};
     if (result.skipped) {
       ++state_.skipped;
       state_.good = 0;
@@ -57,7 +64,26 @@ class Updater {
     return result;
   }
 
+  /// What would skip a step with these gradients and this loss, "" if nothing; clears the gradients and changes nothing
+  /// else: whether weights are worth keeping is asked so before they are saved.
+  std::string probe(typename B::Context& ctx, Weights<P, B>& weights, double loss) const {
+    const GradientNorm norm = gradient_norm<B>(ctx, weights.gradient(), weights.total(), 1 / state_.loss_scale);
+    std::string cause = cause_of(ctx, weights, norm, loss);
+    B::zero(ctx, weights.gradient(), weights.total());
+    return cause;
+  }
+
  private:
+  static std::string cause_of(typename B::Context& ctx, const Weights<P, B>& weights, const GradientNorm& norm,
+                              double loss) {
+    if (!std::isfinite(loss)) return "the loss is " + not_finite(loss);
+    if (norm.finite()) return "";
+    for (const ParamInfo& p : weights.list())
+      if (!gradient_norm<B>(ctx, weights.gradient() + p.offset, p.shape.size()).finite())
+        return "the gradient of " + p.name + " has " + not_finite(norm.square);
+    return "the gradient has " + not_finite(norm.square);
+  }
+
   State state_;
 };
 
