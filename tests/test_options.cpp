@@ -126,6 +126,7 @@ TEST_CASE("a mistake in a config file is one sentence") {
   CHECK(problem(R"({"model": {"layers": 0}})") == "c.json: layers must be at least 1, got 0");
   CHECK(problem(R"({"dropout": 0, "dropout": 0.1})") == "c.json: duplicate key \"dropout\"");
   CHECK(problem("{\"name\": \"\xff\"}").find("not valid JSON") != std::string::npos);
+  CHECK(problem("{\n  \"dropout\": 0,\n  \"name\" 1\n}") == "c.json: is not valid JSON near byte 28, line 3");
   CHECK(problem(std::string(100'000, '[')).find("nested") != std::string::npos);
   CHECK(problem(std::string("{}\0", 3)).find("NUL") != std::string::npos);
 }

@@ -67,6 +67,7 @@ class JsonGuard {
  public:
   using json = nlohmann::json;
   std::string problem;
+  std::size_t wrong_byte = 0;  // of a text that is no JSON
 
   bool null() { return true; }
   bool boolean(bool) { return true; }
@@ -86,7 +87,8 @@ class JsonGuard {
     return false;
   }
   bool parse_error(std::size_t byte, const std::string&, const json::exception&) {
-    problem = join("is not valid JSON near byte ", byte);
+    problem = "is not valid JSON";
+    wrong_byte = byte;
     return false;
   }
 
@@ -108,6 +110,13 @@ class JsonGuard {
   std::vector<std::set<std::string>> keys_;
 };
 
+/// " near byte 57, line 3" of a text, "" for byte 0.
+inline std::string place_in(std::string_view text, std::size_t byte) {
+  if (byte == 0) return "";
+  const std::string_view before = text.substr(0, byte - 1);
+  return join(" near byte ", byte, ", line ", 1 + std::count(before.begin(), before.end(), '\n'));
+}
+
 }  // namespace detail
 
 /// Throws FileError for what nlohmann takes silently: NUL for the end of the text, and a byte order mark.
@@ -127,7 +136,8 @@ inline Json parse_json(std::string_view text, const std::filesystem::path& where
               " bytes in one piece; they must fit into ", spare >> 20, " MiB of memory");
   {
     detail::JsonGuard guard;
-    if (!nlohmann::json::sax_parse(text.begin(), text.end(), &guard)) fail_file(where, guard.problem);
+    if (!nlohmann::json::sax_parse(text.begin(), text.end(), &guard))
+      fail_file(where, guard.problem, detail::place_in(text, guard.wrong_byte));
   }
   return Json::parse(text.begin(), text.end());
 }
