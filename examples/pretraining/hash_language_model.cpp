@@ -51,6 +51,11 @@ struct Settings {
             "rows and validation must be at least 1, threads not negative");
     require(layers >= 1 && width >= 1 && heads >= 1 && width % heads == 0 && hidden >= 1 && experts >= 1,
             "layers, hidden and experts must be at least 1, width a multiple of heads");
+    require(steps <= 100000000 && rows <= 65536 && validation <= 1000000000 && threads <= 1024,
+            "steps must be at most ", "100000000, rows 65536, validation 1000000000 and threads 1024");
+    require(layers <= 1000 && width <= 65536 && hidden <= 1048576 && experts <= 65536 && minutes <= 1e7,
+            "a size is beyond what this program supports (layers 1000, width 65536, hidden 1048576, experts 65536)");
+    require(learning_rate > 0 && learning_rate <= 1e300, "learning_rate must be positive, not ", learning_rate);
     require(sparse_every >= 1 && sparse_every <= layers, "sparse_every must leave a sparse layer among the ", layers);
   }
 };

@@ -64,6 +64,11 @@ struct Settings {
     require(rows >= 1 && validation >= 1 && threads >= 0,
             "rows and validation must be at least 1, threads not negative");
     require(width >= 1 && hidden >= 1 && cells >= 0, "width and hidden must be at least 1, cells not negative");
+    require(steps <= 100000000 && rows <= 65536 && validation <= 1000000000 && threads <= 1024,
+            "steps must be at most ", "100000000, rows 65536, validation 1000000000 and threads 1024");
+    require(width <= 65536 && cells <= 65536 && hidden <= 1048576 && experts <= 65536 && minutes <= 1e7,
+            "a size is beyond what this program supports (width and cells 65536, hidden 1048576, experts 65536)");
+    require(learning_rate > 0 && learning_rate <= 1e300, "learning_rate must be positive, not ", learning_rate);
     require(experts >= 2 * branches && experts % branches == 0, "experts must be a multiple of ", branches,
             ", at least ", 2 * branches, ", not ", experts);
     require(dropout >= 0 && dropout < 1 && balance >= 0 && beta1 >= 0 && beta1 < 1,

@@ -80,12 +80,13 @@ class NextTokenLearner final : public Learner<NextTokenBatch> {
     model_.set_router(router);
     model_.weights.initialise(ctx_, seed);
   }
-  void step(const NextTokenBatch& batch, double rate) override {
+  sparsemoe::UpdateResult step(const NextTokenBatch& batch, double rate) override {
     ctx_.training = true;
     ctx_.random = {seed_, step_++, 0};
-    model_.loss(ctx_, batch.view(), solo_, 1 / batch.tokens(), 1);
-    update_(ctx_, model_.weights, optimiser_, rate, solo_);
+    const sparsemoe::LossSums sums = model_.loss(ctx_, batch.view(), solo_, 1 / batch.tokens(), 1);
+    const sparsemoe::UpdateResult result = update_(ctx_, model_.weights, optimiser_, rate, solo_, sums.loss);
     ctx_.arena.reset();
+    return result;
   }
   double perplexity(const std::vector<NextTokenBatch>& batches) override {
     ctx_.training = false;
@@ -94,7 +95,7 @@ class NextTokenLearner final : public Learner<NextTokenBatch> {
       sums += model_.loss(ctx_, batch.view(), solo_, 0, 0);
       ctx_.arena.reset();
     }
-    return std::exp(sums.loss / sums.tokens);
+    return perplexity_of(name, sums.loss, sums.tokens);
   }
   std::string loads() override { return shares(name.c_str(), model_.statistics(ctx_)); }
   sparsemoe::index_t parameters() const override { return model_.weights.count(); }

@@ -14,6 +14,7 @@
 #include "sparsemoe/io/progress.hpp"
 #include "sparsemoe/params.hpp"
 #include "sparsemoe/random.hpp"
+#include "sparsemoe/train/skip_guard.hpp"
 
 namespace pretraining {
 
@@ -22,7 +23,7 @@ template <class Batch>
 class Learner {
  public:
   virtual ~Learner() = default;
-  virtual void step(const Batch& batch, double rate) = 0;
+  virtual sparsemoe::UpdateResult step(const Batch& batch, double rate) = 0;
   /// Perplexity of a target token.
   virtual double perplexity(const std::vector<Batch>& batches) = 0;
   virtual std::string loads() = 0;
@@ -63,7 +64,14 @@ inline std::size_t drawn(std::uint64_t seed, std::uint32_t stream, std::int64_t 
 template <class Batch>
 using Learners = std::vector<std::unique_ptr<Learner<Batch>>>;
 
-/// All models learn from the same batches, in turn, for `steps` or, if that is 0, `seconds`.
+/// Throws Error for a model of which nothing can be said any more.
+[[noreturn]] inline void diverged(const std::string& model, const sparsemoe::SkipGuard& guard) {
+  throw sparsemoe::Error(sparsemoe::join(model, ": ", guard.sentence(), "; begin again with a smaller --learning-rate"),
+                         sparsemoe::Exit::diverged);
+}
+
+/// All models learn from the same batches, in turn, for `steps` or, if that is 0, `seconds`. A model that skips a step
+/// warns; one that has diverged, or whose last step was skipped, ends the comparison: Error with Exit::diverged.
 template <class Batch, class NextBatch>
 std::int64_t train(Learners<Batch>& learners, std::int64_t steps, double seconds, double peak, NextBatch&& next) {
   using Clock = std::chrono::steady_clock;
@@ -72,16 +80,33 @@ std::int64_t train(Learners<Batch>& learners, std::int64_t steps, double seconds
   sparsemoe::Progress progress(0, steps > 0 ? steps : 1000000);
   double tokens = 0;
   std::int64_t step = 0;
+  std::vector<sparsemoe::SkipGuard> guards(learners.size());
   for (; steps > 0 ? step < steps : elapsed() < seconds; ++step) {
     const double done = steps > 0 ? static_cast<double>(step) / static_cast<double>(steps) : elapsed() / seconds;
     // Up in the first tenth, down to nothing at the end, be it set by steps or by the clock.
     const double rate = peak * std::min({1.0, 10 * done + 0.01, (1 - done) / 0.5 + 0.01});
     const Batch batch = next(step);
     tokens += batch.tokens();
-    for (auto& learner : learners) learner->step(batch, rate);
+    for (std::size_t i = 0; i < learners.size(); ++i) {
+      const std::string text = guards[i].note(step + 1, learners[i]->step(batch, rate));
+      if (!text.empty()) progress.message("warning: " + learners[i]->name + ": " + text);
+      if (guards[i].diverged()) diverged(learners[i]->name, guards[i]);
+    }
     progress.update(step + 1, tokens, std::nan(""), steps > 0 ? -1 : seconds - elapsed());
   }
+  for (std::size_t i = 0; i < learners.size(); ++i)
+    if (guards[i].skipping()) diverged(learners[i]->name, guards[i]);
   return step;
+}
+
+/// exp of a mean loss. Throws Error if that is not finite: a perplexity of nothing would look like a result.
+inline double perplexity_of(const std::string& model, double loss, double tokens) {
+  const double perplexity = std::exp(loss / tokens);
+  if (!std::isfinite(perplexity))
+    throw sparsemoe::Error(sparsemoe::join(model, ": the perplexity of the dev rows is ",
+                                           sparsemoe::not_finite(perplexity), "; training has diverged"),
+                           sparsemoe::Exit::diverged);
+  return perplexity;
 }
 
 inline void print_header() {

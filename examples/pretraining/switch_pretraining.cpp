@@ -59,6 +59,16 @@ struct Settings {
             "rows and validation must be at least 1, threads not negative");
     require(layers >= 2 && width >= 1 && heads >= 1 && width % heads == 0 && hidden >= 1 && experts >= 1,
             "layers must be at least 2, width a multiple of heads, hidden and experts at least 1");
+    require(
+        steps <= 100000000 && fine_steps <= 100000000 && rows <= 65536 && validation <= 1000000000 && threads <= 1024,
+        "steps and fine_steps must be at most 100000000, rows 65536, validation 1000000000 and threads 1024");
+    require(layers <= 1000 && width <= 65536 && hidden <= 1048576 && experts <= 65536 && minutes <= 1e7,
+            "a size is beyond what this program supports (layers 1000, width 65536, hidden 1048576, experts 65536)");
+    require(learning_rate > 0 && learning_rate <= 1e300, "learning_rate must be positive, not ", learning_rate);
+    require(dropout >= 0 && dropout < 1 && expert_dropout >= 0 && expert_dropout < 1,
+            "dropout and expert_dropout must be at least 0 and less than 1");
+    require(init_scale > 0 && init_scale <= 1e300 && capacity_factor >= 0 && capacity_factor <= 1e6,
+            "init_scale must be positive, capacity_factor between 0 and 1000000");
     require(language != to, "language and to must differ; both are '", to, "'");
   }
 };
@@ -130,12 +140,13 @@ class LearnerOf final : public pretraining::Learner<Batch> {
     name = std::move(label);
     model_.weights.initialise(ctx_, s.seed);
   }
-  void step(const Batch& batch, double rate) override {
+  moe::UpdateResult step(const Batch& batch, double rate) override {
     ctx_.training = true;
     ctx_.random = {seed_, step_++, 0};
-    model_.loss(ctx_, batch.view(), solo_, 1 / batch.tokens(), 1);
-    update_(ctx_, model_.weights, optimiser_, rate, solo_);
+    const moe::LossSums sums = model_.loss(ctx_, batch.view(), solo_, 1 / batch.tokens(), 1);
+    const moe::UpdateResult result = update_(ctx_, model_.weights, optimiser_, rate, solo_, sums.loss);
     ctx_.arena.reset();
+    return result;
   }
   double perplexity(const std::vector<Batch>& batches) override {
     ctx_.training = false;
@@ -144,7 +155,7 @@ class LearnerOf final : public pretraining::Learner<Batch> {
       sums += model_.loss(ctx_, batch.view(), solo_, 0, 0);
       ctx_.arena.reset();
     }
-    return std::exp(sums.loss / sums.tokens);
+    return pretraining::perplexity_of(name, sums.loss, sums.tokens);
   }
   /// Shares of the experts in the last batch, layer by layer.
   std::string loads() override {

@@ -89,20 +89,23 @@ inline int evaluate(EvaluateOptions o) {
     train_pairs[languages[i]] = corpus.split("train").pairs(languages[0], languages[i]).size();
   std::vector<DirectionScore> scores;
   moe::Json list = moe::Json::array();
-  if (!o.json)
-    std::printf("%-12s %6s %7s %7s %11s %11s\n", "direction", "rows", "BLEU", "chrF", "copy BLEU", "copy chrF");
+  std::int64_t cut = 0;
   for (const auto& d : directions_of(languages, o.directions)) {
     if (!loaded.file.serves(d.source, d.target)) continue;
     const auto s = score_direction(*loaded.translator, loaded.file, *loaded.tokenizer, split, d, o.kinds, o.max_length,
                                    o.rows, o.beam);
     if (s.segments == 0) continue;
+    if (scores.empty() && !o.json)
+      std::printf("%-12s %6s %7s %7s %11s %11s\n", "direction", "rows", "BLEU", "chrF", "copy BLEU", "copy chrF");
     scores.push_back(s);
+    cut += s.cut;
     list.push_back({{"direction", d.name()},
                     {"bleu", s.bleu},
                     {"chrf", s.chrf},
                     {"copy_bleu", s.copy_bleu},
                     {"copy_chrf", s.copy_chrf},
                     {"segments", s.segments},
+                    {"cut", s.cut},
                     {"signature", moe::bleu_signature(moe::bleu_tokenizer_for(d.target))}});
     if (!o.json) {
       std::printf("%-12s %6zu %7.1f %7.1f %11.1f %11.1f\n", d.name().c_str(), s.segments, s.bleu, s.chrf, s.copy_bleu,
@@ -111,6 +114,9 @@ inline int evaluate(EvaluateOptions o) {
     }
   }
   moe::require(!scores.empty(), o.corpus, ": split '", o.split, "' has no pair of kinds '", o.kinds, "'");
+  if (cut > 0)
+    std::fprintf(stderr, "warning: %lld sources are longer than %lld tokens and are cut; --max-length reads more\n",
+                 static_cast<long long>(cut), static_cast<long long>(o.max_length));
   const moe::Json mean = averages(scores, languages.front(), train_pairs, static_cast<std::size_t>(o.high));
   const std::string signature = moe::bleu_signature(moe::BleuTokenizer::mteval13a);
   const moe::Json all = {{"split", o.split},

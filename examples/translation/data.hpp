@@ -45,6 +45,7 @@ struct EncodedDirection {
   Direction direction;
   std::int32_t task = 0;
   std::vector<Ids> source, target;
+  std::int64_t too_long = 0;  // pairs longer than was asked for on a side: left out, or else their source cut
 };
 
 /// Pairs of a split whose kind is in `kinds` ("s,t"); pairs longer than max_length on a side are left out if
@@ -52,7 +53,7 @@ struct EncodedDirection {
 inline EncodedDirection encode_direction(const SplitRows& split, const Direction& d, std::int32_t task,
                                          const Tokenizer& tokenizer, const std::string& kinds, std::int64_t max_length,
                                          bool drop_long, std::int64_t rows, std::vector<TextPair>* texts = nullptr) {
-  EncodedDirection out{d, task, {}, {}};
+  EncodedDirection out{d, task, {}, {}, 0};
   std::vector<TextPair> chosen;
   for (const auto& p : split.pairs(d.source, d.target))
     if (kinds.find(split.kind(p.id)) != std::string::npos) chosen.push_back(p);
@@ -61,11 +62,11 @@ inline EncodedDirection encode_direction(const SplitRows& split, const Direction
   for (std::size_t i = 0; i < want; ++i) {
     const TextPair& p = chosen[i * chosen.size() / want];
     Ids source = tokenizer.encode(*p.source), target = tokenizer.encode(*p.target);
-    if (drop_long && (static_cast<std::int64_t>(source.size()) + 2 > max_length ||
-                      static_cast<std::int64_t>(target.size()) + 1 > max_length))
-      continue;
-    if (static_cast<std::int64_t>(source.size()) + 2 > max_length)
-      source.resize(static_cast<std::size_t>(max_length - 2));
+    const bool long_source = static_cast<std::int64_t>(source.size()) + 2 > max_length,
+               long_target = static_cast<std::int64_t>(target.size()) + 1 > max_length;
+    if (long_source || (drop_long && long_target)) ++out.too_long;
+    if (drop_long && (long_source || long_target)) continue;
+    if (long_source) source.resize(static_cast<std::size_t>(max_length - 2));
     source.insert(source.begin(), tag);
     source.push_back(Tokenizer::end);
     out.source.push_back(std::move(source));

@@ -109,6 +109,7 @@ class DistillCommand final : private TrainingHooks {
                  ": has no experts, so a student that begins with its weights is its copy; give the model it was ",
                  "extracted from, or --fresh");
     choose_student();
+    train_.check();
     record_ = {o_, directory_.string(), moe::sha256_file(directory_ / "model.safetensors")};
     if (resume) check_record();
     soft_.share = o_.share(), soft_.temperature = o_.soft_temperature;

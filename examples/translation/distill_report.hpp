@@ -41,9 +41,11 @@ class DistillReport {
   int run() {
     choose_directions();
     const Corpus corpus = load_corpus(o_.corpus, languages_);
-    for (Row& row : rows_) score(row, corpus);
-    moe::require(rows_[0].directions > 0, o_.corpus, ": split '", o_.split, "' has no pair of kinds '", o_.kinds,
-                 "' for these models");
+    for (Row& row : rows_) {
+      score(row, corpus);
+      moe::require(row.directions > 0, o_.corpus, ": split '", o_.split, "' has no pair of kinds '", o_.kinds,
+                   "' for these models");
+    }
     write();
     return 0;
   }
@@ -109,6 +111,9 @@ class DistillReport {
         const auto s = score_direction(*loaded.translator, loaded.file, *loaded.tokenizer, corpus.split(o_.split), d,
                                        o_.kinds, o_.max_length, o_.rows, o_.beam);
         if (s.segments == 0) continue;
+        if (s.cut > 0)
+          std::fprintf(stderr, "warning: %s: %lld sources are longer than %lld tokens and are cut\n", d.name().c_str(),
+                       static_cast<long long>(s.cut), static_cast<long long>(o_.max_length));
         row.bleu += s.bleu, row.chrf += s.chrf, ++row.directions;
         row.by_direction[d.name()] = {{"bleu", s.bleu}, {"chrf", s.chrf}, {"segments", s.segments}};
         std::fprintf(stderr, "%s: %s, BLEU %.1f, chrF %.1f\n", model.path.c_str(), d.name().c_str(), s.bleu, s.chrf);

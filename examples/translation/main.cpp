@@ -13,6 +13,7 @@
 #include "distill_command.hpp"
 #include "distill_report.hpp"
 #include "extract_command.hpp"
+#include "option_groups.hpp"
 #include "routing_command.hpp"
 #include "sparsemoe/io/options.hpp"
 #include "sparsemoe/io/run_main.hpp"
@@ -54,6 +55,7 @@ int program(int argc, char** argv) {
   app.require_subcommand(1);
   nmt::add_corpus_command(app);
 
+  // In the order of work, which is the order of --help.
   nmt::TrainSettings settings;
   bool resume = false;
   CLI::App* train = app.add_subcommand("train", "Train a model on a corpus");
@@ -61,11 +63,33 @@ int program(int argc, char** argv) {
   preset_from_run(argc, argv, settings, distill_settings);
   sparsemoe::add_options(*train, settings);
   train->add_flag("--resume", resume, "Go on with the run in --out from its newest checkpoint");
+  nmt::group_options(*train);
 
-  CLI::App* distill = app.add_subcommand(
-      "distill", "Train a dense student on what a mixture-of-experts teacher says; its sizes are the teacher's");
-  sparsemoe::add_options(*distill, distill_settings);
-  distill->add_flag("--resume", resume, "Go on with the run in --out from its newest checkpoint");
+  nmt::EvaluateOptions e;
+  CLI::App* evaluate = app.add_subcommand("evaluate", "BLEU and chrF of a model on a split, beside copying the source");
+  evaluate->add_option("--model", e.model, "Run or checkpoint")->required();
+  evaluate->add_option("--corpus", e.corpus, "Corpus directory")->required();
+  evaluate->add_option("--split", e.split, "train, dev or test")->capture_default_str();
+  evaluate->add_option("--languages", e.languages, "Only these languages (beside the first)")->delimiter(',');
+  evaluate->add_option("--directions", e.directions, "both, en2xx or xx2en")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"both", "en2xx", "xx2en"}));
+  evaluate->add_option("--kinds", e.kinds, "Kinds of text; default: what the run was trained on");
+  evaluate->add_option("--rows", e.rows, "Rows a direction, evenly spread; 0: all")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 100000000));
+  evaluate
+      ->add_option("--max-length", e.max_length,
+                   "Most tokens of a side; default: twice what the run was trained on, at least 100")
+      ->check(CLI::Range(4, 100000));
+  evaluate->add_option("--beam", e.beam, "Beams; 1: greedy")->capture_default_str()->check(CLI::Range(1, 64));
+  evaluate->add_option("--high", e.high, "Training pairs above which a language counts as high-resource")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1000000000));
+  evaluate->add_option("--scores", e.scores, "Also write the scores to this JSON file");
+  evaluate->add_option("--threads", e.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
+  add_expert_options(evaluate, e.experts);
+  evaluate->add_flag("--json", e.json, "Print JSON");
 
   nmt::TranslateOptions t;
   CLI::App* translate = app.add_subcommand("translate", "Translate standard input line by line");
@@ -113,31 +137,30 @@ int program(int argc, char** argv) {
   samples->add_option("--out", p.out, "Also write them to this JSON file, for the report (RUN/samples.json)");
   samples->add_option("--threads", p.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
 
-  nmt::EvaluateOptions e;
-  CLI::App* evaluate = app.add_subcommand("evaluate", "BLEU and chrF of a model on a split, beside copying the source");
-  evaluate->add_option("--model", e.model, "Run or checkpoint")->required();
-  evaluate->add_option("--corpus", e.corpus, "Corpus directory")->required();
-  evaluate->add_option("--split", e.split, "train, dev or test")->capture_default_str();
-  evaluate->add_option("--languages", e.languages, "Only these languages (beside the first)")->delimiter(',');
-  evaluate->add_option("--directions", e.directions, "both, en2xx or xx2en")
+  nmt::RoutingOptions g;
+  CLI::App* routing = app.add_subcommand(
+      "routing", "Which experts a model uses for which direction: CSV, JSON and a page of heat maps");
+  routing->add_option("--model", g.model, "Run or checkpoint")->required();
+  routing->add_option("--corpus", g.corpus, "Corpus directory")->required();
+  routing->add_option("--out", g.out, "Directory for routing.csv, routing.json and routing.html")->required();
+  routing->add_option("--split", g.split, "train, dev or test")->capture_default_str();
+  routing->add_option("--languages", g.languages, "Only these languages (beside the first)")->delimiter(',');
+  routing->add_option("--directions", g.directions, "both, en2xx or xx2en")
       ->capture_default_str()
       ->check(CLI::IsMember({"both", "en2xx", "xx2en"}));
-  evaluate->add_option("--kinds", e.kinds, "Kinds of text; default: what the run was trained on");
-  evaluate->add_option("--rows", e.rows, "Rows a direction, evenly spread; 0: all")
+  routing->add_option("--kinds", g.kinds, "Kinds of text; default: what the run was trained on");
+  routing->add_option("--rows", g.rows, "Rows a direction, evenly spread; 0: all")
       ->capture_default_str()
       ->check(CLI::Range(0, 100000000));
-  evaluate
-      ->add_option("--max-length", e.max_length,
-                   "Most tokens of a side; default: twice what the run was trained on, at least 100")
+  routing->add_option("--max-length", g.max_length, "Most tokens of a side; default: as for evaluate")
       ->check(CLI::Range(4, 100000));
-  evaluate->add_option("--beam", e.beam, "Beams; 1: greedy")->capture_default_str()->check(CLI::Range(1, 64));
-  evaluate->add_option("--high", e.high, "Training pairs above which a language counts as high-resource")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 1000000000));
-  evaluate->add_option("--scores", e.scores, "Also write the scores to this JSON file");
-  evaluate->add_option("--threads", e.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
-  add_expert_options(evaluate, e.experts);
-  evaluate->add_flag("--json", e.json, "Print JSON");
+  routing->add_flag("--reference", g.reference, "Read the reference translations instead of decoding");
+  routing->add_option("--threads", g.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
+
+  std::string run, out;
+  CLI::App* report = app.add_subcommand("report", "One HTML file of a run, which opens offline");
+  report->add_option("--run", run, "Run directory")->required();
+  report->add_option("--out", out, "HTML file to write")->required();
 
   nmt::ExtractOptions x;
   CLI::App* extract = app.add_subcommand("extract", "Cut the sub-network of some tasks out of a task-routed model");
@@ -161,25 +184,11 @@ int program(int argc, char** argv) {
   extract->add_option("--threads", x.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
   extract->add_flag("--json", x.json, "Print JSON");
 
-  nmt::RoutingOptions g;
-  CLI::App* routing = app.add_subcommand(
-      "routing", "Which experts a model uses for which direction: CSV, JSON and a page of heat maps");
-  routing->add_option("--model", g.model, "Run or checkpoint")->required();
-  routing->add_option("--corpus", g.corpus, "Corpus directory")->required();
-  routing->add_option("--out", g.out, "Directory for routing.csv, routing.json and routing.html")->required();
-  routing->add_option("--split", g.split, "train, dev or test")->capture_default_str();
-  routing->add_option("--languages", g.languages, "Only these languages (beside the first)")->delimiter(',');
-  routing->add_option("--directions", g.directions, "both, en2xx or xx2en")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"both", "en2xx", "xx2en"}));
-  routing->add_option("--kinds", g.kinds, "Kinds of text; default: what the run was trained on");
-  routing->add_option("--rows", g.rows, "Rows a direction, evenly spread; 0: all")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 100000000));
-  routing->add_option("--max-length", g.max_length, "Most tokens of a side; default: as for evaluate")
-      ->check(CLI::Range(4, 100000));
-  routing->add_flag("--reference", g.reference, "Read the reference translations instead of decoding");
-  routing->add_option("--threads", g.threads, "Threads; 0: all")->capture_default_str()->check(CLI::Range(0, 1024));
+  CLI::App* distill = app.add_subcommand(
+      "distill", "Train a dense student on what a mixture-of-experts teacher says; its sizes are the teacher's");
+  sparsemoe::add_options(*distill, distill_settings);
+  distill->add_flag("--resume", resume, "Go on with the run in --out from its newest checkpoint");
+  nmt::group_options(*distill);
 
   nmt::DistillReportOptions d;
   CLI::App* distill_report = app.add_subcommand(
@@ -215,11 +224,6 @@ int program(int argc, char** argv) {
   CLI::App* benchmark = app.add_subcommand(
       "benchmark", "Decoding speed of token-routed, task-routed, extracted and dense models, by batch size");
   sparsemoe::add_options(*benchmark, benchmark_settings);
-
-  std::string run, out;
-  CLI::App* report = app.add_subcommand("report", "One HTML file of a run, which opens offline");
-  report->add_option("--run", run, "Run directory")->required();
-  report->add_option("--out", out, "HTML file to write")->required();
 
   if (const auto status = sparsemoe::parse_arguments(app, argc, argv)) return *status;
   if (train->parsed()) return nmt::TrainingRun(settings, resume).run();

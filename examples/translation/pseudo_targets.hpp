@@ -17,6 +17,8 @@
 
 namespace nmt {
 
+namespace moe = sparsemoe;
+
 /// RUN/pseudo-targets.jsonl: {"direction", "first", "sources", "targets", "texts"}. `first` is the number of the
 /// chunk's first pair in its direction, `sources` the SHA-256 of its encoded sources, `targets` have token ids without
 /// end.
@@ -41,14 +43,15 @@ class PseudoTargets {
     for (const auto& d : pairs)
       for (std::size_t first = 0; first < d.source.size(); first += chunk) {
         if (found_.count({d.direction.name(), first}) != 0) continue;
-        if (stopped()) return;
+        if (stopped()) return file.finish();
         file.write(decode(d, first, teacher, tokenizer));
         ++fresh;
         std::fprintf(stderr, "translated by the teacher: %zu of %zu chunks\n", found_.size(), chunks);
       }
+    file.finish();
     std::size_t empty = 0, all = 0;
     for (auto& d : pairs) {
-      EncodedDirection kept{d.direction, d.task, {}, {}};
+      EncodedDirection kept{d.direction, d.task, {}, {}, d.too_long};
       for (std::size_t i = 0; i < d.source.size(); ++i) {
         Ids& target = found_.at({d.direction.name(), i / chunk * chunk})[i % chunk];
         ++all;

@@ -63,15 +63,20 @@ inline int routing(RoutingOptions o) {
   };
   std::vector<Rows> all;
   std::vector<std::string> groups;
+  std::int64_t cut = 0;
   for (const auto& d : directions_of(languages, o.directions)) {
     if (!loaded.file.serves(d.source, d.target)) continue;
     auto encoded = encode_direction(split, d, loaded.file.task_of(d.source, d.target), *loaded.tokenizer, o.kinds,
                                     o.max_length, false, o.rows);
     if (encoded.source.empty()) continue;
     groups.push_back(d.name());
+    cut += encoded.too_long;
     all.push_back({d, std::move(encoded)});
   }
   moe::require(!all.empty(), o.corpus, ": split '", o.split, "' has no pair of kinds '", o.kinds, "'");
+  if (cut > 0)
+    std::fprintf(stderr, "warning: %lld sources are longer than %lld tokens and are cut; --max-length reads more\n",
+                 static_cast<long long>(cut), static_cast<long long>(o.max_length));
   std::vector<moe::ExpertUse> use;
   HostBatch batch;
   for (std::size_t g = 0; g < all.size(); ++g) {

@@ -8,10 +8,13 @@
 #include <unistd.h>
 
 #include <cmath>
+#include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "data.hpp"
 #include "sparsemoe/io/directory.hpp"
@@ -31,6 +34,7 @@ struct TrainerState {
   double seconds = 0;
   moe::SamplerState sampler;
   Translator::TrainerNumbers numbers;
+  std::string data;  // checksum of the training pairs (TrainingData::key), "" where an old version did not say
 };
 
 inline moe::Json to_json(const TrainerState& s) {
@@ -42,14 +46,15 @@ inline moe::Json to_json(const TrainerState& s) {
           {"updates", s.numbers.step},
           {"skipped", s.numbers.skipped},
           {"good", s.numbers.good},
-          {"loss_scale", s.numbers.loss_scale}};
+          {"loss_scale", s.numbers.loss_scale},
+          {"data", s.data}};
 }
 
 /// The right to write into a run's directory, while the object lives: two trainers would delete each other's files.
 class RunLock {
  public:
   /// Throws Error if another process has it. A file system without locks is taken as it is.
-  explicit RunLock(const fs::path& run) : fd_(::open(run.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+  explicit RunLock(const fs::path& run) : run_(run), fd_(::open(run.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
     if (fd_ < 0) moe::fail_errno(run, "open directory", errno);
     if (::flock(fd_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
     ::close(fd_);
@@ -59,55 +64,75 @@ class RunLock {
   RunLock& operator=(const RunLock&) = delete;
   ~RunLock() { ::close(fd_); }
 
+  const fs::path& run() const { return run_; }
+  /// Throws Error unless the locked directory still has its name: where it was deleted or moved, what stands there now
+  /// belongs to somebody else.
+  void require_in_place() const { moe::require_same_directory(fd_, run_); }
+
  private:
+  fs::path run_;
   int fd_;
 };
 
+/// Throws Error for numbers that no trainer wrote.
 inline TrainerState trainer_state(const fs::path& path) {
   const moe::Json j = moe::read_json(path);
+  const auto count = [&](const char* key) {
+    const auto at = j.is_object() ? j.find(key) : j.end();
+    if (!j.is_object() || at == j.end() || !at->is_number_unsigned() ||
+        at->get<std::uint64_t>() > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
+      moe::fail_file(path, "not a trainer's state: \"", key, "\" must be a number that is not negative");
+    return at->get<std::int64_t>();
+  };
+  const auto number = [&](const char* key, double low, double high) {
+    const auto at = j.find(key);
+    if (at == j.end() || !at->is_number() || !(at->get<double>() >= low && at->get<double>() <= high))
+      moe::fail_file(path, "not a trainer's state: \"", key, "\" must be a number between ", low, " and ", high);
+    return at->get<double>();
+  };
   TrainerState s;
-  try {
-    s.step = j.at("step"), s.tokens = j.at("tokens"), s.seconds = j.at("seconds");
-    s.sampler = {j.at("pool"), j.at("batch")};
-    s.numbers = {j.at("updates"), j.at("skipped"), j.at("good"), j.at("loss_scale")};
-  } catch (const moe::Json::exception& problem) {
-    moe::fail_file(path, "not a trainer's state: ", problem.what());
-  }
-  const bool sound = s.step >= 0 && s.tokens >= 0 && s.seconds >= 0 && s.numbers.step >= 0 && s.numbers.skipped >= 0 &&
-                     s.numbers.good >= 0 && s.numbers.loss_scale >= 1 && std::isfinite(s.numbers.loss_scale);
-  if (!sound) moe::fail_file(path, "not a trainer's state: a number is out of range");
+  s.step = count("step"), s.tokens = count("tokens"), s.seconds = number("seconds", 0, 1e12);
+  s.sampler = {static_cast<std::uint64_t>(count("pool")), static_cast<std::uint64_t>(count("batch"))};
+  s.numbers = {count("updates"), count("skipped"), count("good"), number("loss_scale", 1, 16777216)};
+  if (const auto data = j.find("data"); data != j.end() && data->is_string()) s.data = data->get<std::string>();
+  if (s.step > 100000000 || s.numbers.step > s.step || s.numbers.skipped != s.step - s.numbers.step)
+    moe::fail_file(path, "not a trainer's state: ", s.numbers.step, " updates and ", s.numbers.skipped,
+                   " skipped steps do not make ", s.step, " steps");
   return s;
 }
 
 /// Writes RUN/step-N and removes the oldest beyond `keep`. Later steps are left alone: where there are some, they are
-/// damaged and this run fell back behind them, so they must not count as checkpoints that are kept.
-inline void save_checkpoint(const fs::path& run, Translator& model, const ModelFile& file, const fs::path& tokenizer,
+/// damaged and this run fell back behind them, so they must not count as checkpoints that are kept. Throws Error if it
+/// cannot be written, or if the directory of the run is no longer the one that was locked.
+inline void save_checkpoint(const RunLock& lock, Translator& model, const ModelFile& file, const fs::path& tokenizer,
                             const TrainerState& state, std::int64_t keep) {
-  moe::AtomicDirectory directory(run / ("step-" + std::to_string(state.step)));
+  lock.require_in_place();
+  moe::AtomicDirectory directory(moe::step_path(lock.run(), state.step));
   const fs::path& at = directory.path();
   model.save(at, true);
   moe::atomic_write(at / "config.json", moe::to_json(file).dump(2) + "\n");
   moe::atomic_write(at / "trainer.json", to_json(state).dump(2) + "\n");
   moe::atomic_write(at / "spm.model", moe::read_file(tokenizer));
   moe::write_manifest(at, {{"step", state.step}});
+  lock.require_in_place();
   directory.commit(moe::Existing::replace);
-  std::vector<std::int64_t> steps = moe::list_steps(run);
-  std::erase_if(steps, [&](std::int64_t step) { return step > state.step; });
-  for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < steps.size(); ++i) {
-    const fs::path old = moe::step_path(run, steps[i]), trash = moe::detail::temporary_name(old);
-    moe::detail::rename_path(old, trash);  // a kill must not leave half of it under its name
-    fs::remove_all(trash);
-  }
+  moe::prune_steps(lock.run(), static_cast<std::size_t>(keep), state.step);
+}
+
+/// What a model that only translates is read from; the state of the trainer beside it is not looked at.
+inline const std::vector<std::string>& model_files() {
+  static const std::vector<std::string> names = {"config.json", "model.safetensors", "spm.model"};
+  return names;
 }
 
 /// The directory of a model: a checkpoint itself, or the newest one of a run. Throws Error in one sentence otherwise.
 inline fs::path model_directory(const fs::path& path) {
   moe::require(fs::is_directory(path), path.string(), ": no such directory; expected a run or a checkpoint");
   if (fs::exists(path / "config.json")) {
-    if (fs::exists(path / moe::kManifestName)) moe::verify_manifest(path);
+    if (fs::exists(path / moe::kManifestName)) moe::verify_manifest(path, moe::Verify::content, model_files());
     return path;
   }
-  const auto found = moe::find_checkpoint(path);
+  const auto found = moe::find_checkpoint(path, moe::Verify::content, model_files());
   moe::require(found.has_value(), path.string(),
                ": neither a checkpoint (no config.json) nor a run with one (no step-N)");
   for (const auto& sentence : found->refused) std::fprintf(stderr, "warning: %s\n", sentence.c_str());
@@ -130,6 +155,16 @@ inline ModelFile read_model_file(const fs::path& directory) {
 inline const std::string& require_language(const ModelFile& file, const std::string& language, const char* option) {
   return moe::require_language(language, file.languages, moe::join(option, ": the model"));
 }
+/// Throws Error if the checkpoint has too few bytes for the model that its config.json describes. Call it before
+/// anything of that size is allocated.
+inline void check_sizes(const fs::path& directory, const ModelFile& file) {
+  const fs::path weights = directory / "model.safetensors";
+  const auto bytes = static_cast<double>(moe::File::open_read(weights).size());
+  const double parameters = file.matrix_parameters();
+  if (2 * parameters > bytes)
+    moe::fail_file(weights, "has ", moe::short_number(bytes), "B, too few for the ", moe::short_number(parameters),
+                   " parameters that config.json describes");
+}
 /// `experts`: the form of the expert matrices in memory.
 inline LoadedModel load_model(const fs::path& path, std::int64_t threads,
                               moe::WeightForm experts = moe::WeightForm::plain) {
@@ -147,13 +182,7 @@ inline LoadedModel load_model(const fs::path& path, std::int64_t threads,
   } catch (const moe::Error& problem) {
     moe::fail_file(directory / "spm.model", problem.what());
   }
-  // Before anything of that size is allocated.
-  const fs::path weights = directory / "model.safetensors";
-  const auto bytes = static_cast<double>(moe::File::open_read(weights).size());
-  const double parameters = request.file.matrix_parameters();
-  if (2 * parameters > bytes)
-    moe::fail_file(weights, "has ", moe::short_number(bytes), "B, too few for the ", moe::short_number(parameters),
-                   " parameters that config.json describes");
+  check_sizes(directory, request.file);
   auto translator = make_translator(request);
   translator->load(directory, false);
   return {request.file, std::move(tokenizer), std::move(translator)};

@@ -15,10 +15,13 @@
 
 namespace nmt {
 
+namespace moe = sparsemoe;
+
 struct DirectionScore {
   Direction direction;
   double bleu = 0, chrf = 0, copy_bleu = 0, copy_chrf = 0;
   std::size_t segments = 0;
+  std::int64_t cut = 0;  // sources longer than is read
 };
 
 /// Longest source read and longest output when scoring a model trained on pairs of at most `trained` tokens: references
@@ -32,7 +35,7 @@ inline DirectionScore score_direction(Translator& model, const ModelFile& file, 
   std::vector<TextPair> texts;
   const auto encoded =
       encode_direction(split, d, file.task_of(d.source, d.target), tokenizer, kinds, max_length, false, rows, &texts);
-  DirectionScore s{d, 0, 0, 0, 0, texts.size()};
+  DirectionScore s{d, 0, 0, 0, 0, texts.size(), encoded.too_long};
   if (texts.empty()) return s;
   std::vector<const Ids*> sources;
   for (const auto& ids : encoded.source) sources.push_back(&ids);

@@ -5,8 +5,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
+#include <initializer_list>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -15,6 +18,21 @@
 #include "sparsemoe/optim/schedule.hpp"
 
 namespace nmt {
+
+/// A number and what it may be.
+struct Range {
+  const char* name;
+  double value, low, high;
+};
+/// Throws Error for the first that is outside, or not a number.
+inline void require_ranges(std::initializer_list<Range> ranges) {
+  for (const Range& r : ranges)
+    sparsemoe::require(r.value >= r.low && r.value <= r.high, r.name, " must be between ", r.low, " and ", r.high,
+                       ", not ", r.value);
+}
+/// A count in a list of ranges.
+constexpr double number(std::int64_t n) { return static_cast<double>(n); }
+inline constexpr double kMostCount = 1e9, kMostNumber = 1e300;
 
 /// What defines a model. Fixed when training begins.
 struct ModelSettings {
@@ -84,8 +102,6 @@ struct ModelSettings {
     require(hidden >= 1 && encoder_layers >= 1 && decoder_layers >= 1,
             "hidden, encoder_layers and decoder_layers must be at least 1, not ", hidden, ", ", encoder_layers, " and ",
             decoder_layers);
-    require(width <= 65536 && hidden <= 1048576 && experts <= 65536 && encoder_layers <= 1000 && decoder_layers <= 1000,
-            "a size is beyond what this program supports (width 65536, hidden 1048576, experts 65536, layers 1000)");
     require(experts >= 1, "experts must be at least 1, not ", experts);
     require(sparse_every >= 0 && group >= 0, "sparse_every and group must not be negative, not ", sparse_every, " and ",
             group);
@@ -103,6 +119,19 @@ struct ModelSettings {
     require(balance_loss >= 0 && z_loss >= 0, "balance_loss and z_loss must not be negative, not ", balance_loss,
             " and ", z_loss);
     require(init_scale > 0, "init_scale must be positive, not ", init_scale);
+    require_ranges({{"width", number(width), 1, 65536},
+                    {"hidden", number(hidden), 1, 1048576},
+                    {"experts", number(experts), 1, 65536},
+                    {"encoder_layers", number(encoder_layers), 1, 1000},
+                    {"decoder_layers", number(decoder_layers), 1, 1000},
+                    {"sparse_every", number(sparse_every), 0, kMostCount},
+                    {"group", number(group), 0, kMostCount},
+                    {"heads", number(heads), 1, number(width)},
+                    {"capacity_factor", capacity_factor, 0, 1e6},
+                    {"eval_capacity_factor", eval_capacity_factor, 0, 1e6},
+                    {"balance_loss", balance_loss, 0, kMostNumber},
+                    {"z_loss", z_loss, 0, kMostNumber},
+                    {"init_scale", init_scale, 0, kMostNumber}});
   }
   /// Whether a capacity limits the experts of a stack with this router.
   static bool has_capacity(const std::string& router) {
@@ -149,7 +178,12 @@ struct ModelFile {
     model.check();
     sparsemoe::require(vocabulary >= 4, "vocabulary must be at least 4, not ", vocabulary);
     sparsemoe::require(languages.size() >= 2, "there must be at least 2 languages, not ", languages.size());
+    check_names("languages", languages);
+    check_names("tasks", tasks);
     sparsemoe::require(!tasks.empty(), "there must be a task");
+    for (const auto& t : tasks)
+      sparsemoe::require(names_task(t), "tasks: '", t, "' is no ",
+                         model.task == "pair" ? "pair of two of the languages" : "language of the model");
     const auto check_list = [&](const char* name, const std::vector<std::int64_t>& list, std::int64_t layers,
                                 std::int64_t least, std::int64_t most) {
       sparsemoe::require(list.empty() || static_cast<std::int64_t>(list.size()) == layers, name,
@@ -170,6 +204,20 @@ struct ModelFile {
     };
     check_router("encoder_experts", encoder_experts, model.encoder_router);
     check_router("decoder_experts", decoder_experts, model.decoder_router);
+  }
+  static void check_names(const char* key, std::vector<std::string> names) {
+    std::sort(names.begin(), names.end());
+    const auto twice = std::adjacent_find(names.begin(), names.end());
+    sparsemoe::require(twice == names.end(), key, " has '", twice == names.end() ? "" : *twice, "' twice");
+  }
+  bool names_task(const std::string& name) const {
+    const auto is_language = [&](const std::string& l) {
+      return std::find(languages.begin(), languages.end(), l) != languages.end();
+    };
+    if (model.task != "pair") return is_language(name);
+    for (std::size_t dash = name.find('-'); dash != std::string::npos; dash = name.find('-', dash + 1))
+      if (is_language(name.substr(0, dash)) && is_language(name.substr(dash + 1))) return true;
+    return false;
   }
   /// "encoder" or "decoder", layer by layer.
   StackSettings stack(const std::string& name) const {
@@ -249,8 +297,8 @@ struct TrainSettings {
   /// What is read and written.
   template <class F>
   void visit_data(F&& f) {
-    f("corpus", corpus, "directory made by the corpus command");
-    f("out", out, "directory of the run");
+    f("corpus", corpus, "directory made by the corpus command; required");
+    f("out", out, "directory of the run; required");
     f("languages", languages, "languages to train on beside the first (English); none: all of the corpus");
     f("tokenizer", tokenizer, "SentencePiece model; empty: the corpus' own");
     f("upcycle_from", upcycle_from, "a dense run whose weights the model starts from: its experts are copies");
@@ -301,6 +349,28 @@ struct TrainSettings {
     require(max_length + 2 <= tokens, "tokens (", tokens, ") must hold one pair of max_length (", max_length,
             ") and its end");
     require(steps <= 100000000, "steps must be at most 100000000, not ", steps);
+    for (const auto& [router, stack] : {std::pair{model.encoder_router, "encoder"}, {model.decoder_router, "decoder"}})
+      require(router == "dense" || model.sparse_every == 0 || model.experts >= choices_of(router),
+              "experts must be at ", "least ", choices_of(router), " for ", router, " routing in the ", stack,
+              ", which chooses so many; not ", model.experts);
+    require_ranges({{"learning_rate", learning_rate, 0, kMostNumber},
+                    {"clip", clip, 0, kMostNumber},
+                    {"weight_decay", weight_decay, 0, kMostNumber},
+                    {"warmup", number(warmup), 0, 1e8},
+                    {"minutes", minutes, 0, 1e7},
+                    {"temperature", temperature, 0.05, 1e6},
+                    {"tokens", number(tokens), 16, 1 << 24},
+                    {"max_length", number(max_length), 4, 1 << 24},
+                    {"accumulate", number(accumulate), 1, 65536},
+                    {"validate_every", number(validate_every), 1, kMostCount},
+                    {"validate_rows", number(validate_rows), 0, kMostCount},
+                    {"bleu_rows", number(bleu_rows), 0, kMostCount},
+                    {"log_every", number(log_every), 1, kMostCount},
+                    {"checkpoint_every", number(checkpoint_every), 1, kMostCount},
+                    {"checkpoint_minutes", checkpoint_minutes, 0, 1e7},
+                    {"keep", number(keep), 1, kMostCount}});
+    require(number(steps) * number(std::max<std::int64_t>(16, accumulate)) < 4294967296.0, "steps times accumulate (",
+            steps, " x ", accumulate, ") must stay below 2^32: each batch has a number of its own");
     require(clip >= 0 && weight_decay >= 0 && warmup >= 0, "clip, weight_decay and warmup must not be negative, not ",
             clip, ", ", weight_decay, " and ", warmup);
     require(beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1,

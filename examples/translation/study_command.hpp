@@ -69,6 +69,10 @@ struct StudySettings {
     train.check();
     moe::require(seeds >= 1 && eval_rows >= 0 && speed_rows >= 0 && speed_rounds >= 1,
                  "seeds and speed_rounds must be at least 1, eval_rows and speed_rows not negative");
+    require_ranges({{"seeds", number(seeds), 1, 100000},
+                    {"eval_rows", number(eval_rows), 0, kMostCount},
+                    {"speed_rows", number(speed_rows), 0, kMostCount},
+                    {"speed_rounds", number(speed_rounds), 1, 1e6}});
     for (const auto& r : rows)
       moe::require(
           std::any_of(study_rows().begin(), study_rows().end(), [&](const StudyRow& s) { return s.name == r; }),
@@ -184,6 +188,8 @@ class Study {
         const std::int64_t longest = scoring_length(s_.train.max_length);
         const auto rows = encode_direction(corpus.split(s_.split), d, loaded.file.task_of(source, target),
                                            *loaded.tokenizer, s_.train.kinds, longest, false, s_.speed_rows);
+        moe::require(!rows.source.empty(), s_.train.corpus, ": split '", s_.split, "' has no pair ", d.name(),
+                     " to time the models with; --speed-rows 0 times none");
         std::vector<const Ids*> sources;
         for (const auto& ids : rows.source) sources.push_back(&ids);
         const std::vector<std::int32_t> tasks(sources.size(), rows.task);
@@ -286,7 +292,7 @@ class Study {
       speed.rows.push_back(line);
       times.push_back({{"model", t.name},
                        {"tokens_per_second", by_batch},
-                       {"peak_of_token_token", token_peak > 0 ? t.best() / token_peak : 0}});
+                       {"peak_of_token_token", token_peak > 0 ? moe::Json(t.best() / token_peak) : moe::Json()}});
     }
     moe::write_json(out_ / "study.json", {{"rows", all}, {"throughput", times}, {"settings", moe::to_json(s_)}});
     const std::string not_timed = "Not timed (--speed-rows 0).";

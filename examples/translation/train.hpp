@@ -1,19 +1,28 @@
 // train.hpp -- the command `train`: batches, steps, logs, validation, checkpoints, resume, and a clean stop on a
 // signal. A run is a function of its settings and corpus: resumed, it has the bits of an uninterrupted one (but for
-// --minutes, whose learning rate follows the clock). Read next: run_files.hpp, scoring.hpp.
+// --minutes, whose learning rate follows the clock). Read next: training_data.hpp, run_files.hpp, validation.hpp.
 #pragma once
 
 #include <chrono>
 #include <cmath>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
 
 #include "data.hpp"
+#include "run_facts.hpp"
 #include "run_files.hpp"
-#include "scoring.hpp"
+#include "setting_changes.hpp"
 #include "sparsemoe/io/log.hpp"
 #include "sparsemoe/io/progress.hpp"
 #include "sparsemoe/io/signals.hpp"
 #include "sparsemoe/routers/hash.hpp"
+#include "sparsemoe/train/skip_guard.hpp"
+#include "training_data.hpp"
 #include "training_hooks.hpp"
+#include "training_log.hpp"
+#include "validation.hpp"
 
 namespace nmt {
 
@@ -21,90 +30,87 @@ using moe::stop_signal;  // the loop looks at it between steps
 
 class TrainingRun {
  public:
-  /// Throws Error for anything wrong with settings, corpus or an existing run; nothing is overwritten. `hooks` outlive
-  /// the run.
+  /// Throws Error for anything wrong with settings, corpus or an existing run, before the corpus is encoded; nothing is
+  /// overwritten. `hooks` outlive the run.
   TrainingRun(const TrainSettings& settings, bool resume, TrainingHooks* hooks = nullptr)
       : s_(settings), run_(settings.out), hooks_(hooks != nullptr ? hooks : &no_hooks_) {
-    s_.check();
-    moe::require(!s_.corpus.empty(), "train: give --corpus DIR, made by the corpus command");
-    moe::require(!s_.out.empty(), "train: give --out RUN, the directory of the run");
-    moe::require(!fs::exists(run_) || fs::is_directory(run_), run_.string(),
-                 ": is not a directory; --out names the directory of the run");
-    const bool exists = fs::exists(run_ / "settings.json");
-    moe::require(resume || !exists, run_.string(),
-                 ": there is a run already; add --resume to go on with it, or choose another --out");
-    moe::require(!resume || exists, run_.string(), ": there is no run to resume");
-    moe::require(!resume || hooks != nullptr || !fs::exists(run_ / kDistillFile), run_.string(),
-                 ": this run learns from a teacher; go on with it by distill --resume");
-    if (resume) lock_ = std::make_unique<RunLock>(run_);
-    load_data();
+    check(resume, hooks != nullptr);
+    if (resume) {
+      lock_ = std::make_unique<RunLock>(run_);
+      find_checkpoint();
+    }
+    data_ = std::make_unique<TrainingData>(s_);
+    file_ = {s_.model, data_->tokenizer->size(), data_->corpus.languages,
+             task_names(data_->corpus.languages, s_.model.task)};
+    hooks_->prepare(file_, data_->corpus.tokenizer);
+    const std::string key = data_->key();
+    if (from_) check_unchanged(key);
+    state_.data = key;
     build_model();
-    if (resume) moe::remove_unfinished(run_);
-    if (!resume || !restore()) {
+    const EncodingCache kept(run_ / "encoded.safetensors", key);
+    data_->encode(file_, kept);
+    if (s_.model.encoder_router == "hash" || s_.model.decoder_router == "hash") set_hash_tables();
+    if (resume) clear_away();
+    if (from_) {
+      restore();
+    } else {
       hooks_->start(*model_);
       if (!s_.upcycle_from.empty()) upcycle();
     }
-    if (!resume) {
-      std::error_code problem;
-      fs::create_directories(run_, problem);
-      moe::require(!problem, run_.string(), ": cannot create the directory: ", problem.message());
-      lock_ = std::make_unique<RunLock>(run_);
-      moe::require(!fs::exists(run_ / "settings.json"), run_.string(), ": another process has started a run there");
-    }
+    if (!resume) make_directory();
     hooks_->save();
     moe::atomic_write(run_ / "settings.json", moe::to_json(s_).dump(2) + "\n");  // after all that can be refused
+    if (!data_->from_cache())
+      if (const std::string problem = kept.save(data_->pairs); !problem.empty())
+        std::fprintf(stderr, "warning: the encoded corpus is not kept for --resume: %s\n", problem.c_str());
   }
 
-  /// 0 when done; 128 + signal when stopped by one, with everything saved.
+  /// 0 when done; 128 + signal when stopped by one, with everything saved. Throws Error with Exit::diverged after too
+  /// many skipped steps in a row, and with Exit::output if the disk is full.
   int run() {
     const moe::StopsBetweenSteps saves_when_stopped;
-    hooks_->change(train_, *tokenizer_);
+    hooks_->change(data_->pairs, *data_->tokenizer);
     if (stop_signal() != 0) return stopped();
-    make_sampler();
-    moe::JsonLog log(run_ / "log.jsonl", state_.step > 0 ? state_.step : -1);
-    if (state_.step == 0)
-      log.write({{"kind", "start"},
-                 {"step", 0},
-                 {"parameters", model_->parameters()},
-                 {"directions", names()},
-                 {"shares", sampler_->shares()},
-                 {"version", SPARSEMOE_VERSION}});
-    std::fprintf(stderr, "%lld parameters, %zu directions, %lld training pairs\n",
-                 static_cast<long long>(model_->parameters()), train_.size(), static_cast<long long>(pairs_));
+    sampler_ = std::make_unique<moe::BatchSampler>(moe::BatchSampler::Config{s_.temperature, s_.tokens, 4096, s_.seed},
+                                                   data_->lengths());
+    sampler_->seek(state_.sampler);
+    moe::Progress progress(state_.step, s_.steps);
+    TrainingLog log(run_ / "log.jsonl", state_.step, progress);
+    begin(log);
+    Validation validation(*model_, file_, *data_, s_);
     start_ = Clock::now();
     const double earlier = state_.seconds;
-    moe::Progress progress(state_.step, s_.steps);
+    const std::int64_t earlier_tokens = state_.tokens;
     auto saved = Clock::now();
-    moe::LossSums window;
+    bool due = false;
     double window_start = earlier;
-    std::int64_t saved_step = state_.step;
     while (state_.step < s_.steps && !out_of_time() && stop_signal() == 0) {
       const double rate = learning_rate();
       const auto sums = step();
-      const auto result = model_->update(rate);
+      const auto result = model_->update(rate, sums.loss / sums.tokens);
       ++state_.step;
       state_.tokens += static_cast<std::int64_t>(sums.tokens);
       state_.seconds = earlier + seconds_since(start_);
-      window += sums;
-      progress.update(state_.step, static_cast<double>(state_.tokens), sums.loss / sums.tokens,
+      log.add(sums, result.skipped);
+      progress.update(state_.step, static_cast<double>(state_.tokens - earlier_tokens), sums.loss / sums.tokens,
                       s_.minutes > 0 ? std::max(0.0, 60 * s_.minutes - state_.seconds) : -1);
+      note_skip(result, log);
       if (state_.step % s_.log_every == 0) {
-        log.write(train_record(rate, result, window, sums, state_.seconds - window_start));
-        window = {};
+        log.write_train(state_, rate, result, *model_, sums, state_.seconds - window_start, hooks_->soft() != nullptr);
         window_start = state_.seconds;
-        warn_of_collapse(log, progress);
+        log.warn_of_collapse(state_.step, model_->statistics(), batches_.back().rows);
       }
-      if (state_.step % s_.validate_every == 0) validate(log, progress);
-      if (state_.step % s_.checkpoint_every == 0 || seconds_since(saved) > 60 * s_.checkpoint_minutes) {
-        checkpoint();
-        saved = Clock::now();
-        saved_step = state_.step;
-      }
+      if (state_.step % s_.validate_every == 0) validate(validation, log, progress);
+      due = due || state_.step % s_.checkpoint_every == 0 || seconds_since(saved) > 60 * s_.checkpoint_minutes;
+      if (due && checkpoint(log)) saved = Clock::now(), due = false;
     }
     progress.finish();
-    if (stop_signal() == 0 && state_.step % s_.validate_every != 0) validate(log, progress);
-    if (saved_step != state_.step) checkpoint();
+    const bool validated = state_.step % s_.validate_every == 0;
+    if (stop_signal() == 0 && !validated && !guard_.skipping()) validate(validation, log, progress);
+    if (saved_step_ != state_.step) checkpoint(log);
+    log.finish();
     if (stop_signal() != 0) return stopped();
+    if (saved_step_ != state_.step) diverged(guard_.skipping() ? guard_.sentence() : unsaved_);
     std::fprintf(stderr, "done: %lld steps, %lld target tokens, %lld skipped steps\n",
                  static_cast<long long>(state_.step), static_cast<long long>(state_.tokens),
                  static_cast<long long>(model_->skipped()));
@@ -114,66 +120,71 @@ class TrainingRun {
  private:
   using Clock = std::chrono::steady_clock;
   static double seconds_since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
-  int stopped() const {
-    std::fprintf(stderr, "stopped by signal %d after step %lld; saved, go on with --resume\n", stop_signal(),
-                 static_cast<long long>(state_.step));
-    return 128 + stop_signal();
-  }
   bool out_of_time() const { return s_.minutes > 0 && state_.seconds >= 60 * s_.minutes; }
 
-  std::vector<std::string> names() const {
-    std::vector<std::string> n;
-    for (const auto& d : train_) n.push_back(d.direction.name());
-    return n;
+  /// What can be known of the run before anything is read.
+  void check(bool resume, bool has_hooks) const {
+    s_.check();
+    moe::require(!s_.corpus.empty(), "train: give --corpus DIR, made by the corpus command");
+    moe::require(!s_.out.empty(), "train: give --out RUN, the directory of the run");
+    moe::require(!fs::exists(run_) || fs::is_directory(run_), run_.string(),
+                 ": is not a directory; --out names the directory of the run");
+    const bool exists = fs::exists(run_ / "settings.json");
+    moe::require(resume || !exists, run_.string(),
+                 ": there is a run already; add --resume to go on with it, or choose another --out");
+    moe::require(!resume || exists, run_.string(), ": there is no run to resume");
+    moe::require(!resume || has_hooks || !fs::exists(run_ / kDistillFile), run_.string(),
+                 ": this run learns from a teacher; go on with it by distill --resume");
+    fs::path there = fs::absolute(run_);
+    while (!fs::exists(there) && there.has_relative_path()) there = there.parent_path();
+    moe::require(fs::is_directory(there) && ::access(there.c_str(), W_OK | X_OK) == 0, run_.string(), ": ",
+                 there.string(), " is not a directory that can be written to");
+  }
+  /// What killed processes left. What cannot be removed stays: it harms nobody.
+  void clear_away() const {
+    try {
+      moe::remove_unfinished(run_);
+    } catch (const moe::FileError& problem) {
+      std::fprintf(stderr, "warning: %s\n", problem.what());
+    }
+  }
+  void make_directory() {
+    std::error_code problem;
+    fs::create_directories(run_, problem);
+    moe::require(!problem, run_.string(), ": cannot create the directory: ", problem.message());
+    lock_ = std::make_unique<RunLock>(run_);
+    moe::require(!fs::exists(run_ / "settings.json"), run_.string(), ": another process has started a run there");
   }
 
-  void load_data() {
-    std::vector<std::string> languages;
-    if (!s_.languages.empty()) {
-      languages = load_languages();
-      for (const auto& l : s_.languages)
-        if (std::find(languages.begin(), languages.end(), l) == languages.end()) languages.push_back(l);
-    }
-    corpus_ = load_corpus(s_.corpus, languages, s_.tokenizer);
-    moe::require(!corpus_.tokenizer.empty(), s_.corpus,
-                 ": the corpus has no tokenizer (spm.model); give --tokenizer FILE");
-    moe::require(corpus_.languages.size() >= 2, s_.corpus, ": at least two languages are needed to translate");
-    tokenizer_ = std::make_unique<Tokenizer>(corpus_.tokenizer);
-    file_ = {s_.model, tokenizer_->size(), corpus_.languages, task_names(corpus_.languages, s_.model.task)};
-    hooks_->prepare(file_, corpus_.tokenizer);
-    std::fprintf(stderr, "encoding %s ...\n", s_.corpus.c_str());
-    for (const auto& d : directions_of(corpus_.languages, s_.directions)) {
-      if (!file_.serves(d.source, d.target)) continue;
-      train_.push_back(encode_direction(corpus_.split("train"), d, file_.task_of(d.source, d.target), *tokenizer_,
-                                        s_.kinds, s_.max_length, true, 0));
-      pairs_ += static_cast<std::int64_t>(train_.back().source.size());
-    }
-    moe::require(pairs_ > 0, s_.corpus, ": no training pair of kinds '", s_.kinds, "' within ", s_.max_length,
-                 " tokens");
+  /// Where the run goes on, and what is other than it was; nothing if it was stopped before its first checkpoint.
+  void find_checkpoint() {
+    from_ = moe::find_checkpoint(run_);
+    if (!from_) return;
+    for (const auto& sentence : from_->refused) std::fprintf(stderr, "warning: %s\n", sentence.c_str());
+    TrainSettings before;
+    moe::load_config(run_ / "settings.json", before);
+    changes_ = setting_changes(before, s_, run_ / "settings.json");
+    const fs::path numbers = from_->path / "trainer.json";
+    state_ = trainer_state(numbers);
+    moe::require(state_.step == from_->step, numbers.string(), ": says step ", state_.step);
+    saved_step_ = state_.step;
+    saved_file_ = read_model_file(from_->path);
+    check_sizes(from_->path, saved_file_);
   }
-  void make_sampler() {
-    std::vector<std::vector<moe::BatchSampler::Lengths>> lengths;
-    pairs_ = 0;
-    for (const auto& d : train_) {
-      lengths.emplace_back();
-      for (std::size_t i = 0; i < d.source.size(); ++i)
-        lengths.back().push_back(
-            {static_cast<std::int32_t>(d.source[i].size()), static_cast<std::int32_t>(d.target[i].size()) + 1});
-      pairs_ += static_cast<std::int64_t>(lengths.back().size());
-    }
-    sampler_ = std::make_unique<moe::BatchSampler>(moe::BatchSampler::Config{s_.temperature, s_.tokens, 4096, s_.seed},
-                                                   std::move(lengths));
-    sampler_->seek(state_.sampler);
+  /// The model and the pairs are those that the run began with.
+  void check_unchanged(const std::string& key) const {
+    const moe::Json before = moe::to_json(saved_file_), now = moe::to_json(file_);
+    for (const auto& [key, value] : before.items())
+      moe::require(value == now[key], from_->path.string(), ": ", key, " was ", value.dump(),
+                   " when the run began, and a run cannot change it to ", now[key].dump(), "; resume without it");
+    moe::require(state_.data.empty() || state_.data == key, s_.corpus,
+                 ": has other training text, or another tokenizer, than the run began with; begin a new run");
   }
-  /// The corpus' pivot, which --languages need not name.
-  std::vector<std::string> load_languages() const {
-    const fs::path about = fs::path(s_.corpus) / "corpus.json";
-    if (!fs::exists(about)) return {"en"};
-    const auto j = moe::read_json(about);
-    const bool listed = j.is_object() && j.contains("languages") && j["languages"].is_array() &&
-                        !j["languages"].empty() && j["languages"][0].is_string();
-    if (!listed) moe::fail_file(about, "has no list of languages");
-    return {j["languages"][0]};
+  void restore() {
+    model_->load(from_->path, true);
+    model_->set_numbers(state_.numbers);
+    std::fprintf(stderr, "resumed from %s\n", from_->path.c_str());
+    for (const auto& change : changes_) std::fprintf(stderr, "%s\n", change.sentence().c_str());
   }
 
   void build_model() {
@@ -184,19 +195,9 @@ class TrainingRun {
     request.beta1 = s_.beta1, request.beta2 = s_.beta2, request.weight_decay = s_.weight_decay, request.clip = s_.clip;
     request.seed = s_.seed;
     request.threads = s_.threads;
-    request.banned = banned_ids(*tokenizer_, corpus_.languages);
-    request.bytes = byte_pieces(*tokenizer_);
+    request.banned = banned_ids(*data_->tokenizer, data_->corpus.languages);
+    request.bytes = byte_pieces(*data_->tokenizer);
     model_ = make_translator(request);
-    if (s_.model.encoder_router == "hash" || s_.model.decoder_router == "hash") {
-      std::vector<std::int64_t> frequency(static_cast<std::size_t>(tokenizer_->size()), 0);
-      for (const auto& d : train_)
-        for (const auto& side : {&d.source, &d.target})
-          for (const auto& row : *side)
-            for (const auto id : row) ++frequency[static_cast<std::size_t>(id)];
-      model_->set_hash_tables(s_.model.hash_table == "balanced"
-                                  ? moe::balanced_hash_table(frequency, s_.model.experts)
-                                  : moe::random_hash_table(tokenizer_->size(), s_.model.experts, s_.seed));
-    }
     schedule_.kind = moe::schedule_kind(s_.schedule);
     schedule_.peak = s_.learning_rate;
     schedule_.warmup = s_.warmup;
@@ -205,7 +206,11 @@ class TrainingRun {
     schedule_.width = s_.model.width;
     schedule_.check();
   }
-
+  void set_hash_tables() {
+    model_->set_hash_tables(s_.model.hash_table == "balanced"
+                                ? moe::balanced_hash_table(data_->frequencies(), s_.model.experts)
+                                : moe::random_hash_table(data_->tokenizer->size(), s_.model.experts, s_.seed));
+  }
   /// The dense run's last checkpoint becomes the start. Throws Error if it is not dense, or reads text as other ids.
   void upcycle() {
     const fs::path from = model_directory(s_.upcycle_from);
@@ -213,32 +218,36 @@ class TrainingRun {
     moe::require(dense.model.encoder_router == "dense" && dense.model.decoder_router == "dense", from.string(),
                  ": its routers are ", dense.model.encoder_router, " and ", dense.model.decoder_router,
                  "; --upcycle-from takes a dense run");
-    moe::require(moe::read_file(from / "spm.model") == moe::read_file(corpus_.tokenizer), from.string(),
-                 ": its tokenizer is another than ", corpus_.tokenizer.string(), "; give --tokenizer ",
+    moe::require(moe::read_file(from / "spm.model") == moe::read_file(data_->corpus.tokenizer), from.string(),
+                 ": its tokenizer is another than ", data_->corpus.tokenizer.string(), "; give --tokenizer ",
                  (from / "spm.model").string());
     model_->upcycle(from / "model.safetensors");
     std::fprintf(stderr, "starts from the dense model of %s\n", from.c_str());
   }
-  /// False if the run was stopped before its first checkpoint: from the start.
-  bool restore() {
-    const auto found = moe::find_checkpoint(run_);
-    if (!found) return false;
-    for (const auto& sentence : found->refused) std::fprintf(stderr, "warning: %s\n", sentence.c_str());
-    const ModelFile saved = read_model_file(found->path);
-    const moe::Json before = moe::to_json(saved), now = moe::to_json(file_);
-    for (const auto& [key, value] : before.items())
-      moe::require(value == now[key], found->path.string(), ": ", key, " was ", value.dump(),
-                   " when the run began, and a run cannot change it to ", now[key].dump(), "; resume without it");
-    state_ = trainer_state(found->path / "trainer.json");
-    model_->load(found->path, true);
-    model_->set_numbers(state_.numbers);
-    std::fprintf(stderr, "resumed from %s\n", found->path.c_str());
-    return true;
-  }
-  void checkpoint() {
-    state_.sampler = sampler_->state();
-    state_.numbers = model_->numbers();
-    save_checkpoint(run_, *model_, file_, corpus_.tokenizer, state_, s_.keep);
+
+  /// Says and logs what is trained, or that it goes on and how.
+  void begin(TrainingLog& log) const {
+    if (state_.step == 0) {
+      moe::Json record = {{"kind", "start"}, {"step", 0}};
+      add_run_facts(record, s_.threads);
+      record["parameters"] = model_->parameters();
+      record["directions"] = data_->names();
+      record["shares"] = sampler_->shares();
+      record["pairs"] = data_->count(), record["left_out"] = data_->left_out();
+      record["dev_pairs"] = data_->dev_count(), record["dev_left_out"] = data_->dev_left_out();
+      record["settings"] = moe::to_json(s_);
+      log.write(record);
+    } else {
+      moe::Json record = {{"kind", "resume"}, {"step", state_.step}}, changed = moe::Json::object();
+      add_run_facts(record, s_.threads);
+      for (const auto& change : changes_) changed[change.key] = {{"before", change.before}, {"now", change.now}};
+      record["changed"] = changed;
+      log.write(record);
+    }
+    std::fprintf(stderr, "%lld parameters, %zu directions, %s\n", static_cast<long long>(model_->parameters()),
+                 data_->pairs.size(), data_->pairs_sentence().c_str());
+    if (const std::string about = data_->validation_sentence(); !about.empty())
+      std::fprintf(stderr, "%s\n", about.c_str());
   }
 
   double learning_rate() const {
@@ -249,164 +258,83 @@ class TrainingRun {
         s_.warmup > 0 ? std::min(1.0, static_cast<double>(state_.step + 1) / static_cast<double>(s_.warmup)) : 1.0;
     return s_.learning_rate * warm * std::max(s_.floor, 1 - progress);
   }
-
+  /// A number for everything random in the i-th batch of the next step.
+  std::uint32_t stream(std::size_t i) const {
+    const auto streams = static_cast<std::size_t>(std::max<std::int64_t>(16, s_.accumulate));
+    return static_cast<std::uint32_t>(static_cast<std::size_t>(state_.step) * streams + i);
+  }
   moe::LossSums step() {
     batches_.resize(static_cast<std::size_t>(s_.accumulate));
     std::int64_t tokens = 0;
     for (auto& b : batches_) {
-      sources_.clear(), targets_.clear(), tasks_.clear();
+      std::vector<const Ids*> sources, targets;
+      std::vector<std::int32_t> tasks;
       for (const auto& e : sampler_->next()) {
-        const auto& d = train_[static_cast<std::size_t>(e.corpus)];
-        sources_.push_back(&d.source[static_cast<std::size_t>(e.row)]);
-        targets_.push_back(&d.target[static_cast<std::size_t>(e.row)]);
-        tasks_.push_back(d.task);
+        const auto& d = data_->pairs[static_cast<std::size_t>(e.corpus)];
+        sources.push_back(&d.source[static_cast<std::size_t>(e.row)]);
+        targets.push_back(&d.target[static_cast<std::size_t>(e.row)]);
+        tasks.push_back(d.task);
       }
-      make_batch(sources_, targets_, tasks_, b);
+      make_batch(sources, targets, tasks, b);
       tokens += b.label_tokens;
     }
     moe::LossSums sums;
-    const auto streams =
-        static_cast<std::size_t>(std::max<std::int64_t>(16, s_.accumulate));  // one a batch of every step
     const SoftTarget* soft = hooks_->soft();
     for (std::size_t i = 0; i < batches_.size(); ++i) {
       const double scale = 1 / static_cast<double>(tokens), routing = 1 / static_cast<double>(s_.accumulate);
-      const auto stream = static_cast<std::uint32_t>(static_cast<std::size_t>(state_.step) * streams + i);
-      sums += soft != nullptr ? model_->distill(batches_[i], scale, routing, stream, *soft)
-                              : model_->loss(batches_[i], scale, routing, stream);
+      sums += soft != nullptr ? model_->distill(batches_[i], scale, routing, stream(i), *soft)
+                              : model_->loss(batches_[i], scale, routing, stream(i));
     }
     return sums;
   }
-
-  moe::Json train_record(double rate, const moe::UpdateResult& result, const moe::LossSums& window,
-                         const moe::LossSums& last, double seconds) {
-    moe::Json layers = moe::Json::array();
-    double balance = 0, z = 0, n = 0;
-    for (const auto& s : model_->statistics()) {
-      const auto& r = s.layer.routing;
-      std::vector<double> load;
-      for (const auto c : r.load) load.push_back(r.choices > 0 ? static_cast<double>(c) / r.choices : 0);
-      layers.push_back({{"stack", s.stack},
-                        {"layer", s.layer.layer},
-                        {"router", s.router},
-                        {"load", load},
-                        {"drop_rate", r.choices > 0 ? r.dropped / r.choices : 0},
-                        {"entropy", r.entropy},
-                        {"balance", r.balance},
-                        {"z", r.z}});
-      balance += r.balance, z += r.z, n += 1;
-    }
-    moe::Json record = {{"kind", "train"},
-                        {"step", state_.step},
-                        {"seconds", state_.seconds},
-                        {"tokens", state_.tokens},
-                        {"tokens_per_second", window.tokens / std::max(1e-9, seconds)},
-                        {"loss", window.loss / window.tokens},
-                        {"nll", window.nll / window.tokens},
-                        {"accuracy", last.correct / last.tokens},
-                        {"losses", {{"balance", n > 0 ? balance / n : 0}, {"z", n > 0 ? z / n : 0}}},
-                        {"learning_rate", rate},
-                        {"grad_norm", result.gradient_norm},
-                        {"skipped", model_->skipped()},
-                        {"layers", layers}};
-    if (hooks_->soft() != nullptr)
-      record["hard"] = window.hard / window.tokens, record["soft"] = window.soft / window.tokens;
-    return record;
+  void validate(Validation& validation, TrainingLog& log, moe::Progress& progress) const {
+    if (guard_.skipping()) return;  // the weights are those of before, or worth nothing
+    const auto records = validation.run(state_.step, [] { return stop_signal() != 0; });
+    for (const auto& record : records) log.write(record);
+    for (const auto& text : validation.warnings) log.warn(state_.step, text);
+    if (!records.empty() && data_->dev_count() > 0) progress.message(validation.text());
   }
 
-  /// Says so, once a layer, when half of its experts or more got nothing of a batch: such a gate seldom recovers.
-  /// Task, static and hash routing leave experts unused by design.
-  void warn_of_collapse(moe::JsonLog& log, moe::Progress& progress) {
-    const auto& statistics = model_->statistics();
-    collapsed_.resize(statistics.size(), false);
-    for (std::size_t l = 0; l < statistics.size(); ++l) {
-      const auto& s = statistics[l];
-      const auto& load = s.layer.routing.load;
-      const auto unused = static_cast<std::size_t>(std::count(load.begin(), load.end(), 0));
-      const bool enough = batches_.back().rows >= 4 * static_cast<std::int64_t>(load.size());  // sentences to spread
-      const bool spreads = s.router == "token" || s.router == "switch" || s.router == "gshard" ||
-                           s.router == "sentence-prefix" || (s.router == "sentence" && enough);
-      if (collapsed_[l] || !spreads || load.size() < 4 || 2 * unused < load.size()) continue;
-      collapsed_[l] = true;
-      const std::string text =
-          moe::join("step ", state_.step, ": routing of ", s.stack, " layer ", s.layer.layer, " collapses: ", unused,
-                    " of ", load.size(), " experts got no token of this batch; try a larger --balance-loss");
-      progress.message("warning: " + text);
-      log.write({{"kind", "warning"},
-                 {"step", state_.step},
-                 {"stack", s.stack},
-                 {"layer", s.layer.layer},
-                 {"unused_experts", unused},
-                 {"text", text}});
-    }
+  /// Warns of the first of each row of skipped steps; after too many the run ends.
+  void note_skip(const moe::UpdateResult& result, TrainingLog& log) {
+    if (const std::string text = guard_.note(state_.step, result); !text.empty()) log.warn(state_.step, text);
+    if (!guard_.diverged()) return;
+    log.write({{"kind", "diverged"}, {"step", state_.step}, {"text", guard_.sentence()}});
+    diverged(guard_.sentence());
   }
-
-  /// Loss and expert use by task over the first dev rows, BLEU and chrF over fewer of them.
-  void validate(moe::JsonLog& log, moe::Progress& progress) {
-    if (corpus_.splits.count("dev") == 0) return;
-    const auto& dev = corpus_.split("dev");
-    moe::LossSums all;
-    double bleu = 0, chrf = 0, scored = 0;
-    moe::Json by_direction = moe::Json::object();
-    struct Use {
-      std::string stack, router;
-      std::int64_t layer = 0;
-      std::vector<std::int64_t> counts;
-    };
-    std::vector<Use> use;
-    const auto tasks = file_.tasks.size(), experts = static_cast<std::size_t>(s_.model.experts);
-    for (const auto& t : train_) {
-      if (stop_signal() != 0) return;
-      const auto rows =
-          encode_direction(dev, t.direction, t.task, *tokenizer_, s_.kinds, s_.max_length, true, s_.validate_rows);
-      moe::LossSums sums;
-      HostBatch batch;
-      for (std::size_t at = 0; at < rows.source.size(); at += 32) {
-        sources_.clear(), targets_.clear(), tasks_.clear();
-        for (std::size_t i = at; i < std::min(at + 32, rows.source.size()); ++i)
-          sources_.push_back(&rows.source[i]), targets_.push_back(&rows.target[i]), tasks_.push_back(rows.task);
-        make_batch(sources_, targets_, tasks_, batch);
-        sums += model_->loss(batch, 0, 0, 0);
-        const auto& statistics = model_->statistics();
-        use.resize(statistics.size());
-        for (std::size_t l = 0; l < statistics.size(); ++l) {
-          use[l].stack = statistics[l].stack, use[l].router = statistics[l].router,
-          use[l].layer = statistics[l].layer.layer;
-          use[l].counts.resize(tasks * experts);
-          for (std::size_t i = 0; i < tasks * experts; ++i) use[l].counts[i] += statistics[l].layer.routing.usage[i];
-        }
-      }
-      all += sums;
-      moe::Json entry = {{"loss", sums.tokens > 0 ? sums.nll / sums.tokens : 0}};
-      if (s_.bleu_rows > 0 && !rows.source.empty()) {
-        const auto score = score_direction(*model_, file_, *tokenizer_, dev, t.direction, s_.kinds,
-                                           scoring_length(s_.max_length), s_.bleu_rows);
-        entry["bleu"] = score.bleu, entry["chrf"] = score.chrf;
-        bleu += score.bleu, chrf += score.chrf, scored += 1;
-      }
-      by_direction[t.direction.name()] = entry;
+  /// False if the weights are not worth keeping: the checkpoints that are there then stay.
+  bool checkpoint(TrainingLog& log) {
+    if (guard_.skipping()) return false;
+    if (const std::string cause = batches_.empty() ? "" : model_->probe(batches_.back(), stream(0)); !cause.empty()) {
+      if (unsaved_.empty()) log.warn(state_.step, moe::join("step ", state_.step, " is not saved: ", cause));
+      unsaved_ = moe::join("training has diverged: after step ", state_.step, " ", cause);
+      return false;
     }
-    const double loss = all.tokens > 0 ? all.nll / all.tokens : 0;
-    moe::Json record = {{"kind", "validation"}, {"step", state_.step}, {"loss", loss}, {"directions", by_direction}};
-    if (scored > 0) record["bleu"] = bleu / scored, record["chrf"] = chrf / scored;
-    log.write(record);
-    for (const auto& u : use) {
-      moe::Json counts = moe::Json::array();
-      for (std::size_t t = 0; t < tasks; ++t)
-        counts.push_back(std::vector<std::int64_t>(u.counts.begin() + static_cast<std::ptrdiff_t>(t * experts),
-                                                   u.counts.begin() + static_cast<std::ptrdiff_t>((t + 1) * experts)));
-      log.write({{"kind", "usage"},
-                 {"step", state_.step},
-                 {"stack", u.stack},
-                 {"layer", u.layer},
-                 {"router", u.router},
-                 {"tasks", file_.tasks},
-                 {"counts", counts}});
-    }
-    char text[160];
-    std::snprintf(text, sizeof text, "step %lld: validation loss %.3f, BLEU %.1f, chrF %.1f",
-                  static_cast<long long>(state_.step), loss, scored > 0 ? bleu / scored : 0,
-                  scored > 0 ? chrf / scored : 0);
-    progress.message(text);
+    state_.sampler = sampler_->state();
+    state_.numbers = model_->numbers();
+    save_checkpoint(*lock_, *model_, file_, data_->corpus.tokenizer, state_, s_.keep);
+    saved_step_ = state_.step;
+    unsaved_.clear();
+    return true;
+  }
+  /// "the state of step 20 is saved, go on from there with --resume", or that nothing is saved.
+  std::string standing() const {
+    if (saved_step_ > 0) return moe::join("the state of step ", saved_step_, " is saved; go on from it with --resume");
+    return "there is no checkpoint yet";
+  }
+  [[noreturn]] void diverged(const std::string& sentence) const {
+    throw moe::Error(moe::join(sentence, "; ", standing(), saved_step_ > 0 ? " and" : ": begin again with",
+                               " a smaller --learning-rate"),
+                     moe::Exit::diverged);
+  }
+  int stopped() const {
+    if (saved_step_ == state_.step)
+      std::fprintf(stderr, "stopped by signal %d after step %lld; saved, go on with --resume\n", stop_signal(),
+                   static_cast<long long>(state_.step));
+    else
+      std::fprintf(stderr, "stopped by signal %d after step %lld, whose weights are not worth keeping; %s\n",
+                   stop_signal(), static_cast<long long>(state_.step), standing().c_str());
+    return 128 + stop_signal();
   }
 
   TrainSettings s_;
@@ -414,20 +342,19 @@ class TrainingRun {
   TrainingHooks no_hooks_;
   TrainingHooks* hooks_;
   std::unique_ptr<RunLock> lock_;
-  Corpus corpus_;
-  std::unique_ptr<Tokenizer> tokenizer_;
-  ModelFile file_;
-  std::vector<EncodedDirection> train_;
-  std::vector<bool> collapsed_;
-  std::int64_t pairs_ = 0;
-  std::unique_ptr<moe::BatchSampler> sampler_;
+  std::optional<moe::FoundCheckpoint> from_;
+  ModelFile saved_file_, file_;
+  std::vector<SettingChange> changes_;
+  std::unique_ptr<TrainingData> data_;
   std::unique_ptr<Translator> model_;
+  std::unique_ptr<moe::BatchSampler> sampler_;
   moe::Schedule schedule_;
   TrainerState state_;
+  moe::SkipGuard guard_;
+  std::string unsaved_;  // why the newest weights were not saved, "" where they were
+  std::int64_t saved_step_ = 0;
   Clock::time_point start_;
   std::vector<HostBatch> batches_;
-  std::vector<const Ids*> sources_, targets_;
-  std::vector<std::int32_t> tasks_;
 };
 
 }  // namespace nmt

@@ -61,7 +61,11 @@ class Translator {
   virtual void read_logits(std::int64_t first, std::int64_t count, float* logits) = 0;
   /// Of the batch of the last loss().
   virtual const std::vector<NamedStatistics>& statistics() const = 0;
-  virtual sparsemoe::UpdateResult update(double learning_rate) = 0;
+  /// The end of a step whose mean loss was `loss`.
+  virtual sparsemoe::UpdateResult update(double learning_rate, double loss) = 0;
+  /// Whether the weights are worth keeping: reads a batch as a step would, moves nothing, and returns what of its loss
+  /// or gradient is not finite, or "".
+  virtual std::string probe(const HostBatch& batch, std::uint32_t stream) = 0;
   /// Steps made and skipped so far.
   virtual std::int64_t step() const = 0;
   virtual std::int64_t skipped() const = 0;

@@ -83,10 +83,16 @@ class TranslatorOf final : public Translator {
     }
   }
   const std::vector<NamedStatistics>& statistics() const override { return statistics_; }
-  moe::UpdateResult update(double rate) override {
-    const auto result = updater_(ctx_, model_.weights, *optimiser_, rate, comm_);
+  moe::UpdateResult update(double rate, double loss) override {
+    const auto result = updater_(ctx_, model_.weights, *optimiser_, rate, comm_, loss);
     ctx_.arena.reset();
     return result;
+  }
+  std::string probe(const HostBatch& b, std::uint32_t stream) override {
+    const auto sums = loss(b, 1 / static_cast<double>(b.label_tokens), 1, stream);
+    std::string cause = updater_.probe(ctx_, model_.weights, sums.loss / sums.tokens);
+    ctx_.arena.reset();
+    return cause;
   }
   std::int64_t step() const override { return updater_.state().step + updater_.state().skipped; }
   std::int64_t skipped() const override { return updater_.state().skipped; }

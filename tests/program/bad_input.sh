@@ -3,6 +3,8 @@
 # a status that is not 0, and nothing overwritten or half written. SHOW=1 prints the sentences.
 . "$(dirname "$0")/lib.sh"
 make_corpus corpus
+cp -r corpus corpus2
+sed -i '1s/$/ more/' corpus2/train/da.tsv
 ok "train" train --out run --steps 6 --checkpoint-every 3 --validate-every 6
 cp -r run original
 unchanged() { check "$1: nothing is changed" diff -r original run; }
@@ -71,7 +73,7 @@ setting 'heads' --heads 2.5
 setting 'heads' --heads 99999999999999999999
 setting 'tokens \(24\) must hold one pair of max_length \(32\)' --tokens 24
 setting 'experts must be at least 1, not 0' --experts 0
-setting 'top-2 router needs at least' --experts 1
+setting 'experts must be at least 2 for token routing' --experts 1
 setting 'hidden, encoder_layers and decoder_layers must be at least 1' --hidden -64
 setting 'hidden, encoder_layers and decoder_layers must be at least 1' --decoder-layers 0
 setting 'sparse_every and group must not be negative' --sparse-every -1
@@ -86,17 +88,21 @@ setting 'capacity_factor and eval_capacity_factor must not be negative' --capaci
 setting 'capacity_factor is for token, switch, gshard and hash' --capacity-factor 1 --encoder-router task --decoder-router sentence
 setting 'learning_rate must be positive' --learning-rate -1
 setting 'learning_rate must be positive' --learning-rate nan
-setting 'clip, weight_decay and warmup must not be negative' --clip -1
+setting 'clip must be between' --clip -1
 setting 'beta1 and beta2' --beta2 1
 setting 'floor must be between' --floor 2
 setting 'at least 1' --steps 0
 setting 'at least 1' --accumulate 0
 setting 'at least 1' --keep 0
-setting 'minutes must not be negative' --minutes -1
-setting 'temperature must be positive' --temperature 0
+setting 'minutes must be between' --minutes -1
+setting 'temperature must be between' --temperature 0
 setting 'threads must be between' --threads -1
-setting 'validate_rows, bleu_rows' --bleu-rows -1
-setting 'a size is beyond' --width 131072
+setting 'bleu_rows must be between' --bleu-rows -1
+setting 'width must be between 1 and 65536' --width 131072
+setting 'warmup must be between' --warmup 9223372036854775807
+setting 'accumulate must be between' --accumulate 9223372036854775807
+setting 'steps times accumulate' --steps 100000000 --accumulate 65536
+setting 'learning_rate must be' --learning-rate nan
 setting 'parameters, which take more than .*this machine has' --width 65536 --hidden 1048576 --experts 65536 --encoder-layers 1000
 setting "no language 'xx'" --languages xx
 setting "no training pair of kinds 'q'" --kinds q
@@ -114,11 +120,14 @@ refuse "train: --out is a file" 'lines: is not a directory' bash -c "touch lines
 refuse "train: --out below a file" 'lines/run: ' train --out lines/run
 refuse "train: --resume without a run" 'none: there is no run to resume' train --out none --resume
 refuse "train: --resume of something else" 'corpus: there is no run to resume' train --out corpus --resume
-refuse "train: --resume with another model" 'step-6: hidden was 64 when the run began, and a run cannot change it to 128' train --out run --resume --hidden 128
+refuse "train: --resume with another model" 'run/settings.json: hidden was 64 when the run began, and a run cannot change it to 128' train --out run --resume --hidden 128
+check "train: before the corpus is encoded" bash -c '! grep -q ^encoding err'
 refuse "train: soft routing in a decoder" 'soft routing is for encoders' train --out other --decoder-router soft
 refuse "train: --resume with another router" 'encoder_router was "token"' train --out run --resume --encoder-router hash
 refuse "train: --resume with other languages" 'languages was' train --out run --resume --languages da
-refuse "train: --resume with another optimiser" 'trainer.safetensors: has no tensor' train --out run --resume --optimiser adafactor
+refuse "train: --resume with another optimiser" 'optimiser was "adamw"' train --out run --resume --optimiser adafactor
+refuse "train: --resume with another seed" 'seed was 1 when the run began' train --out run --resume --seed 9
+refuse "train: --resume with other text" 'corpus2: has other training text' "$program" train --config small.json --out run --resume --corpus corpus2
 unchanged "train"
 
 # --- translate, evaluate, report
@@ -191,10 +200,14 @@ for file in $files; do
       empty) : >"$path" ;;
     esac
     cmp -s "$path" "original/step-6/$file" && { bad "$file was not $damage"; continue; }
-    ok "$file $damage: the step before translates" translate < <(echo "the small file")
-    check "$file $damage: a warning names the file" grep -qE "^warning: run/step-6/(manifest|$file)" err
+    ok "$file $damage: a model that is whole translates" translate < <(echo "the small file")
+    if [[ $file = trainer.* ]]; then
+      equal "$file $damage: translate reads the newest model, and only that" "$(cat err)" ""
+    else
+      check "$file $damage: a warning names the file" grep -qE "^warning: run/step-6/(manifest|$file)" err
+    fi
     # A directory without manifest.json is a model that somebody copied.
-    [ "$file $damage" = "manifest.json missing" ] || refuse "$file $damage: the checkpoint itself is refused" 'run/step-6' "$program" translate --model run/step-6 --to da
+    [ "$file $damage" = "manifest.json missing" ] || [[ $file = trainer.* ]] || refuse "$file $damage: the checkpoint itself is refused" 'run/step-6' "$program" translate --model run/step-6 --to da
     ok "$file $damage: the run goes on from the step before" train --out run --resume
     check "$file $damage: and says so" grep -q 'resumed from run/step-3' err
     same "$file $damage: to the same weights" run/step-6/model.safetensors original/step-6/model.safetensors
@@ -241,6 +254,7 @@ config "another router" "model\.safetensors: " 's/("encoder_router": ).*,/\1"has
 config "vocabulary" 'spm\.model has 400 entries, config.json says 500' 's/("vocabulary": ).*,/\1500,/'
 config "vocabulary of terabytes" 'spm\.model has 400 entries' 's/("vocabulary": ).*,/\19000000000000000000,/'
 config "a language without a tag" "no tag <2xx>" 's/"fi"/"xx"/'
+config "a language twice" "languages has 'da' twice" 's/"fi"/"da"/'
 config "no languages" 'at least 2 languages' 's/"fi"|"da",?|"en",//g'
 
 # --- model.safetensors without manifest.json: every flipped bit of the header and the length is refused or harmless

@@ -5,8 +5,9 @@
 make_corpus corpus
 steps=20
 
-# What a run leaves, without clocks: every file of the last checkpoint, and the log.
-timeless() { sed -E 's/"(seconds|tokens_per_second)": ?[^,}]*,?//g' "$1"; }
+# What a run leaves, without clocks, numbers of threads and notes of when it went on: every file of the last checkpoint, and
+# the log.
+timeless() { sed -E '/"kind":"resume"/d; s/"(seconds|tokens_per_second|threads|time|out)": ?("[^"]*"|[^,}]*),?//g' "$1"; }
 same_run() {  # same_run WHAT RUN RUN
   for file in model.safetensors trainer.safetensors config.json spm.model; do
     same "$1: $file" "$2/step-$steps/$file" "$3/step-$steps/$file"

@@ -55,6 +55,10 @@ struct BenchmarkSettings {
     require(!corpus.empty() && !out.empty(), "benchmark: give --corpus DIR and --out DIR");
     require(new_tokens >= 1 && source_tokens >= 4 && rounds >= 1 && threads >= 0,
             "new_tokens and rounds must be at least 1, source_tokens at least 4, threads not negative");
+    require_ranges({{"new_tokens", number(new_tokens), 1, 100000},
+                    {"source_tokens", number(source_tokens), 4, 100000},
+                    {"rounds", number(rounds), 1, 1e6},
+                    {"threads", number(threads), 0, 1024}});
     require(!batches.empty() && !(models.empty() && expert_counts.empty()),
             "batches and expert_counts must have an entry");
     for (const auto b : batches) require(b >= 1 && b <= 65536, "batches must be between 1 and 65536, not ", b);
@@ -62,7 +66,8 @@ struct BenchmarkSettings {
     require(model.encoder_router == "dense",
             "encoder_router: the models made here differ in the decoder and share a dense encoder; got ",
             model.encoder_router);
-    for (const auto e : expert_counts) require(e >= 2, "expert_counts must be at least 2, not ", e);
+    for (const auto e : expert_counts)
+      require(e >= 2 && e <= 65536, "expert_counts must be between 2 and 65536, not ", e);
     ModelSettings m = model;
     m.decoder_router = "token";
     m.check();

@@ -85,7 +85,7 @@ inline void add_run_facts(HtmlReport& page, const RunLog& log, const Json& setti
   const std::string corpus = text_at(settings, "corpus");
   if (!corpus.empty()) facts.rows.push_back({"corpus", corpus});
   for (const auto& [key, value] : log.start.items()) {
-    if (key == "kind" || key == "step" || value.is_null()) continue;
+    if (key == "kind" || key == "step" || key == "settings" || value.is_null()) continue;
     if (value.is_array() && std::all_of(value.begin(), value.end(), [](const Json& v) { return v.is_string(); })) {
       std::string list;
       for (const Json& v : value) list += (list.empty() ? "" : ", ") + v.get<std::string>();
