@@ -76,7 +76,7 @@ struct ImportanceLoss {
   SPARSEMOE_HD R members(index_t branch) const {
     R n = 0;
     for (index_t e = branch * columns.per_branch(); e < (branch + 1) * columns.per_branch(); ++e) n += chosen[e];
-    return n / R(GateColumns<Router>::second_k > 0 ? GateColumns<Router>::second_k : 1);
+    return n / R(columns.second_k > 0 ? columns.second_k : 1);
   }
 };
 

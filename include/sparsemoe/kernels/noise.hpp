@@ -38,20 +38,21 @@ struct NoisyLogitsRow {
     if (team.lane() != 0) return;
     for (index_t part = 0; part < columns.parts(); ++part) {
       if (part == 0)
-        find<GateColumns<Router>::first_k>(u, part);
+        find<GateColumns<Router>::most_first_k>(u, part, columns.first_k);
       else
-        find<GateColumns<Router>::second_k>(u, part);
+        find<GateColumns<Router>::most_second_k>(u, part, columns.second_k);
     }
   }
 
  private:
-  template <int K>
-  SPARSEMOE_HD void find(index_t u, index_t part) const {
+  template <index_t Most>
+  SPARSEMOE_HD void find(index_t u, index_t part, index_t k) const {
+    constexpr int N = static_cast<int>(Most) + 1;
     const index_t first = columns.begin(part);
-    const Choice<K + 1> top = best<K + 1>(Row<const R>{scores.row(u).data + first, columns.size(part)});
-    const bool enough = top.expert[K] >= 0;
-    threshold(u, 2 * part) = enough ? top.expert[K - 1] + static_cast<std::int32_t>(first) : -1;
-    threshold(u, 2 * part + 1) = enough ? top.expert[K] + static_cast<std::int32_t>(first) : -1;
+    const Choice<N> top = best<N>(Row<const R>{scores.row(u).data + first, columns.size(part)});
+    const bool enough = top.expert[k] >= 0;
+    threshold(u, 2 * part) = enough ? top.expert[k - 1] + static_cast<std::int32_t>(first) : -1;
+    threshold(u, 2 * part + 1) = enough ? top.expert[k] + static_cast<std::int32_t>(first) : -1;
   }
 };
 
@@ -79,14 +80,15 @@ struct LoadTerm {
     const R sigma = logits.sigma(u, c);
     return {(logits.clean(u, c) - tau) / sigma, sigma, inside ? next : last};
   }
+  SPARSEMOE_HD const std::int32_t* row(index_t u) const { return chosen + u * columns.choices(); }
   SPARSEMOE_HD bool reachable(index_t u, index_t c) const {
     const index_t part = columns.part_of(c);
-    return weight[u] != 0 && (part == 0 || columns.holds(part - 1, chosen + u * Router::top_k));
+    return weight[u] != 0 && (part == 0 || columns.holds(part - 1, row(u)));
   }
   SPARSEMOE_HD R probability(index_t u, index_t c) const {
     if (!reachable(u, c)) return R(0);
     const Distance d = distance(u, c);
-    if (d.from < 0) return columns.holds(c, chosen + u * Router::top_k) ? R(1) : R(0);
+    if (d.from < 0) return columns.holds(c, row(u)) ? R(1) : R(0);
     return R(0.5) * std::erfc(-d.z * R(0.70710678118654752));
   }
   SPARSEMOE_HD R operator()(index_t u, index_t c) const { return R(weight[u]) * probability(u, c); }

@@ -260,10 +260,11 @@ struct RouteRow {
 
  private:
   SPARSEMOE_HD void choose(index_t u) const {
-    constexpr int K = Router::top_k;
+    constexpr int most = Router::top_k;
+    const index_t K = experts_per_token(router);
     std::int32_t* out = chosen + u * K;
     if (weight[u] == 0) {
-      for (int k = 0; k < K; ++k) out[k] = Choice<K>::none;
+      for (index_t k = 0; k < K; ++k) out[k] = Choice<most>::none;
       return;
     }
     TokenInfo info;
@@ -279,9 +280,9 @@ struct RouteRow {
         info.task = tokens.task != nullptr ? tokens.task[u] : 0;
       }
     }
-    const Choice<K> c =
+    const Choice<most> c =
         router.choose(Row<const R>{scores.data != nullptr ? scores.row(u).data : nullptr, scores.cols}, info);
-    for (int k = 0; k < K; ++k) out[k] = c.expert[k];
+    for (index_t k = 0; k < K; ++k) out[k] = c.expert[k];
   }
 };
 

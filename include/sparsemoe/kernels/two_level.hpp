@@ -7,28 +7,30 @@
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
-/// The chosen of one row: first_k branches, in each second_k leaves; leaf k is leaf k % second_k of branch k /
+/// The chosen of one row: first_k branches, in each second_k leaves; choice k is leaf k % second_k of branch k /
 /// second_k.
 template <class Router, class R>
 struct TwoLevelRow {
-  static constexpr int first_k = GateColumns<Router>::first_k, second_k = GateColumns<Router>::second_k;
-  index_t branch[first_k], leaf[first_k][second_k];  // columns of the gate
-  R outer[first_k], inner[first_k][second_k];        // normalised weights
-  R outer_sum = 0, inner_sum[first_k];
+  static constexpr int most = Router::top_k;
+  index_t first_k, second_k;
+  index_t branch[most], leaf[most];  // columns of the gate: of each branch, of each choice
+  R outer[most], inner[most];        // normalised weights, likewise
+  R outer_sum = 0, inner_sum[most];
 
-  SPARSEMOE_HD TwoLevelRow(const GateColumns<Router>& columns, const R* p, const std::int32_t* chosen) {
-    for (int i = 0; i < first_k; ++i) {
+  SPARSEMOE_HD TwoLevelRow(const GateColumns<Router>& columns, const R* p, const std::int32_t* chosen)
+      : first_k(columns.first_k), second_k(columns.second_k) {
+    for (index_t i = 0; i < first_k; ++i) {
       branch[i] = chosen[i * second_k] / columns.per_branch();
       outer_sum += p[branch[i]];
       inner_sum[i] = R(0);
-      for (int j = 0; j < second_k; ++j) {
-        leaf[i][j] = columns.branches + chosen[i * second_k + j];
-        inner_sum[i] += p[leaf[i][j]];
+      for (index_t k = i * second_k; k < (i + 1) * second_k; ++k) {
+        leaf[k] = columns.branches + chosen[k];
+        inner_sum[i] += p[leaf[k]];
       }
     }
-    for (int i = 0; i < first_k; ++i) {
+    for (index_t i = 0; i < first_k; ++i) {
       outer[i] = p[branch[i]] / outer_sum;
-      for (int j = 0; j < second_k; ++j) inner[i][j] = p[leaf[i][j]] / inner_sum[i];
+      for (index_t k = i * second_k; k < (i + 1) * second_k; ++k) inner[k] = p[leaf[k]] / inner_sum[i];
     }
   }
 };
@@ -54,19 +56,20 @@ struct TwoLevelBackwardRow {
     (void)team.sum(R(0));
     if (weight[u] == 0 || team.lane() != 0) return;
     using Weights = TwoLevelRow<Router, R>;
-    const Weights w(columns, p, chosen + u * Router::top_k);
-    const R* dw = dgate + u * Router::top_k;
-    R douter[Weights::first_k], mean = 0;
-    for (int i = 0; i < Weights::first_k; ++i) {
+    const index_t K = columns.choices();
+    const Weights w(columns, p, chosen + u * K);
+    const R* dw = dgate + u * K;
+    R douter[Weights::most], mean = 0;
+    for (index_t i = 0; i < w.first_k; ++i) {
       douter[i] = R(0);
-      for (int j = 0; j < Weights::second_k; ++j) douter[i] += dw[i * Weights::second_k + j] * w.inner[i][j];
+      for (index_t k = i * w.second_k; k < (i + 1) * w.second_k; ++k) douter[i] += dw[k] * w.inner[k];
       mean += douter[i] * w.outer[i];
     }
-    for (int i = 0; i < Weights::first_k; ++i) {
+    for (index_t i = 0; i < w.first_k; ++i) {
       d[w.branch[i]] += w.outer[i] * (douter[i] - mean);
-      // d inner(j) = outer dw(j), whose mean under the inner weights is outer douter.
-      for (int j = 0; j < Weights::second_k; ++j)
-        d[w.leaf[i][j]] = w.inner[i][j] * w.outer[i] * (dw[i * Weights::second_k + j] - douter[i]);
+      // d inner(k) = outer dw(k), whose mean under the inner weights is outer douter.
+      for (index_t k = i * w.second_k; k < (i + 1) * w.second_k; ++k)
+        d[w.leaf[k]] = w.inner[k] * w.outer[i] * (dw[k] - douter[i]);
     }
   }
 };
@@ -168,21 +171,21 @@ struct GateWeights {
   const std::int32_t *chosen, *weight;
   R* gates;  // (U, K)
   SPARSEMOE_HD void operator()(index_t u) const {
-    constexpr int K = Router::top_k;
+    const index_t K = columns.choices();
     R* out = gates + u * K;
     const std::int32_t* c = chosen + u * K;
     if (weight[u] == 0) {
-      for (int k = 0; k < K; ++k) out[k] = R(0);
+      for (index_t k = 0; k < K; ++k) out[k] = R(0);
       return;
     }
     const R* p = scores.row(u).data;
     if constexpr (RouterTraits<Router>::two_level) {
       const TwoLevelRow<Router, R> row(columns, p, c);
-      for (int k = 0; k < K; ++k) out[k] = row.outer[k / row.second_k] * row.inner[k / row.second_k][k % row.second_k];
+      for (index_t k = 0; k < K; ++k) out[k] = row.outer[k / row.second_k] * row.inner[k];
     } else {
       R sum = 0;
-      for (int k = 0; k < K; ++k) sum += p[c[k]];
-      for (int k = 0; k < K; ++k) out[k] = p[c[k]] / sum;
+      for (index_t k = 0; k < K; ++k) sum += p[c[k]];
+      for (index_t k = 0; k < K; ++k) out[k] = p[c[k]] / sum;
     }
   }
 };

@@ -44,8 +44,11 @@ class Routing {
   Routing() = default;
   Routing(const MoeConfig& config, Router router) : config_(config), router_(router) {
     config.check();
+    if constexpr (top_k_at_run_time<Router>)
+      require(router.experts_per_token() >= 1 && router.experts_per_token() <= Traits::top_k,
+              "moe: this router gives a token 1 to ", Traits::top_k, " experts, not ", router.experts_per_token());
     constexpr bool fewer = requires { requires Router::up_to_top_k; };
-    require(fewer || Traits::top_k <= config.choices(), "moe: a top-", Traits::top_k,
+    require(fewer || top_k() <= config.choices(), "moe: a top-", top_k(),
             " router needs at least that many experts; got ", config.choices());
     require(Traits::can_drop_tokens || (config.capacity_factor <= 0 && config.eval_capacity_factor <= 0),
             pooled || Traits::level == Level::task
@@ -63,11 +66,11 @@ class Routing {
             "moe: the balance loss of groups or sequences is for routers that score tokens and have a balance loss");
     if constexpr (Traits::two_level) {
       require(config.free.count() == 0, "moe: copies, constants and nulls are for routers of one level");
-      const index_t branches = router.branches;
-      require(branches >= Router::first_k && config.experts % branches == 0 &&
-                  config.experts / branches >= Router::second_k,
-              "moe: ", config.experts, " experts do not make ", branches, " branches of equal size, at least ",
-              Router::first_k, " of them with at least ", Router::second_k, " experts each");
+      const GateColumns<Router> c = columns();
+      const index_t second_k = std::max<index_t>(c.second_k, Router::second_k);
+      require(c.branches >= c.first_k && config.experts % c.branches == 0 && c.per_branch() >= second_k,
+              "moe: ", config.experts, " experts do not make ", c.branches, " branches of equal size, at least ",
+              c.first_k, " of them with at least ", second_k, " experts each");
     }
   }
 
@@ -107,7 +110,7 @@ class Routing {
   const Router& router() const { return router_; }
   void set_router(const Router& router) { router_ = router; }
   /// K: how many experts a token can get.
-  index_t top_k() const { return Traits::any_number_of_experts ? config_.choices() : index_t(Traits::top_k); }
+  index_t top_k() const { return Traits::any_number_of_experts ? config_.choices() : experts_per_token(router_); }
   GateColumns<Router> columns() const { return gate_columns(router_, config_.choices()); }
 
   /// The choices of the last forward pass, token by token.

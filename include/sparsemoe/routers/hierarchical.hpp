@@ -27,4 +27,27 @@ struct Hierarchical : NoisyTopK<First * Second> {
 };
 static_assert(check_router<Hierarchical<>>());
 
+/// Hierarchical with everything chosen at run time, first * second at most 8: the same bits as
+/// Hierarchical<first, second, branches>.
+struct AnyHierarchical : NoisyTopK<8> {
+  static constexpr int first_k = 8, second_k = 1;  // the most; their product is what counts
+  int first = 2, second = 2;
+  index_t branches = 16;
+  SPARSEMOE_HD index_t branches_per_token() const { return first; }
+  SPARSEMOE_HD index_t experts_per_token() const { return first * second; }
+  template <class T>
+  SPARSEMOE_HD Choice<8> choose(Row<const T> p, const TokenInfo&) const {
+    const index_t leaves = (p.size() - branches) / branches;
+    const Choice<8> outer = best<8>(Row<const T>{p.data, branches});
+    Choice<8> c;
+    for (int i = 0; i < first; ++i) {
+      const index_t begin = outer.expert[i] * leaves;
+      const Choice<8> inner = best<8>(Row<const T>{p.data + branches + begin, leaves});
+      for (int j = 0; j < second; ++j) c.expert[i * second + j] = static_cast<std::int32_t>(begin) + inner.expert[j];
+    }
+    return c;
+  }
+};
+static_assert(check_router<AnyHierarchical>());
+
 }  // namespace sparsemoe::inline SPARSEMOE_ABI

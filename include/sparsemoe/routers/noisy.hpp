@@ -25,4 +25,11 @@ struct NoisyTopK {
 };
 static_assert(check_router<NoisyTopK<4>>());
 
+/// NoisyTopK with k chosen at run time, 1 to 8: the same bits as NoisyTopK<k>.
+struct AnyNoisyTopK : NoisyTopK<8> {
+  int k = 4;
+  SPARSEMOE_HD index_t experts_per_token() const { return k; }
+};
+static_assert(check_router<AnyNoisyTopK>());
+
 }  // namespace sparsemoe::inline SPARSEMOE_ABI

@@ -19,6 +19,20 @@ struct TopK {
 };
 static_assert(check_router<TopK<2>>());
 
+/// TopK with k chosen at run time, 1 to 8: the same bits as TopK<k>.
+struct AnyTopK {
+  static constexpr int top_k = 8;
+  static constexpr Level level = Level::token;
+  static constexpr Gate gate = Gate::normalised;
+  int k = 2;
+  SPARSEMOE_HD index_t experts_per_token() const { return k; }
+  template <class T>
+  SPARSEMOE_HD Choice<8> choose(Row<const T> p, const TokenInfo&) const {
+    return best<8>(p);
+  }
+};
+static_assert(check_router<AnyTopK>());
+
 /// GShard Algorithm 1 (Lepikhin et al. 2020, section 2.2): the second expert is dispatched with probability
 /// min(1, 2 g2 / (g1 + g2)) in training; a rejected second choice takes a slot, as in the paper, or not, as in code.
 template <Gate Renormalise = Gate::normalised, bool RejectedConsumesSlot = false>
