@@ -46,6 +46,7 @@ TEST_CASE("schedules give the reference's values") {
   for (const json& c : manifest.at("cases")) {
     const std::string kind = c.at("kind");
     if (kind.rfind("schedule/", 0) != 0) continue;
+    if (c.at("id").get<std::string>().rfind("more/", 0) == 0) continue;  // other options: sparsemoe-conformance's
     ++cases;
     CAPTURE(kind);
     std::vector<double> expected(c.at("params").at("steps").get<std::size_t>());

@@ -2,14 +2,14 @@
 #include "sparsemoe/hf/mixtral.hpp"
 
 #include "model_case.hpp"
-#include "models.hpp"
 
 namespace conformance {
 
 /// Rows without a token are arbitrary in the reference: they are not compared.
 template <class P>
 void compare_rows(Run<P>& run, const std::string& name, Values mine, const std::vector<std::uint8_t>& valid) {
-  const Values theirs = run.c.values(run.c.has("f64/" + name) ? "f64/" + name : name);
+  if (!run.c.expects(name)) return;
+  const Values theirs = run.c.expected(name);
   require(mine.size() == theirs.size() && mine.size() % valid.size() == 0, name, " has ", mine.size(),
           " values, expected ", theirs.size());
   const std::size_t cols = mine.size() / valid.size();
@@ -24,6 +24,7 @@ void mixtral_run(Run<P>& run, Model& model, const hf::NameMap& names) {
   const Case& c = run.c;
   hf::load(run.ctx, model.weights, names, hf::Tensors(c.folder()));
   std::fill_n(model.weights.gradient(), model.weights.total(), 0);
+  require(c.option("mode", "eval") == "eval", "option mode: Mixtral's training mode is its evaluation mode here");
   run.ctx.training = false;
   const Text text(c, "in/input_ids", "in/attention_mask");
   std::vector<std::int32_t> labels = c.integers("in/labels");  // row t predicts the label of t + 1
@@ -51,7 +52,6 @@ void mixtral_run(Run<P>& run, Model& model, const hf::NameMap& names) {
             Values h = values_of(cache.scores.as_const());
             const auto s = moe.statistics(run.ctx, cache);
             aux += s.balance, weighted += moe.weighted_loss(s);
-            if (!c.has("f64/" + at + "probs")) return;
             compare_rows(run, at + "probs", h, text.valid);
             for (index_t i = 0; i < T * E; ++i) {
               double& v = h[static_cast<std::size_t>(i)];
@@ -75,14 +75,12 @@ void mixtral_run(Run<P>& run, Model& model, const hf::NameMap& names) {
   const double entropy = sums.loss * scale;
   run.compare("loss/cross_entropy", Values{entropy});
   run.compare("loss/total", Values{entropy + weighted});
-  if (c.has("f64/loss/aux_loss")) run.compare("loss/aux_loss", Values{aux});
+  run.compare("loss/aux_loss", Values{aux});
   compare_gradients(run, model.weights, names);
 }
 template <class P>
 void mixtral_model_case(Run<P>& run) {
-  json overrides = run.c.params().at("config_overrides");
-  overrides["output_router_logits"] = run.c.params().at("output_router_logits");
-  const hf::Config config = case_config(run.c, overrides);
+  const hf::Config config = forward_config(run.c);
   hf::with_mixtral<P, Cpu>(run.ctx, config, true,
                            [&](auto& model, const hf::NameMap& names) { mixtral_run(run, model, names); });
 }
@@ -110,7 +108,10 @@ void mixtral_generate(Run<P>& run, Model& model, const hf::NameMap& names, const
     }
     length.push_back(n);
   }
-  const SearchOptions options = generate_options(special, kwargs);
+  Arguments arguments(kwargs);
+  const SearchOptions options = generate_options(special, arguments, padded.cols);
+  (void)arguments.get("use_cache", true);  // the same logits: nothing depends on how many tokens run at once
+  arguments.check();
   Solo solo;
   const SearchResult found = search(run.ctx, model, solo, prompts.tokens(), options);
   const index_t cols = c.shape(name + "/sequences")[1];
@@ -127,11 +128,12 @@ void mixtral_generate(Run<P>& run, Model& model, const hf::NameMap& names, const
       scores.push_back(h.score);
     }
   run.compare(name + "/sequences", sequences);
-  if (c.has("f64/" + name + "/sequences_scores")) run.compare(name + "/sequences_scores", scores);
-  if (!c.has("f64/" + name + "/step_scores")) return;
+  c.not_offered(name + "/beam_indices");  // which beam a beam came from is not kept
+  run.compare(name + "/sequences_scores", scores);
+  if (!c.expects(name + "/step_scores")) return;
 
   // The logits of every step: of the full forward pass over what was found, finished rows going on with padding.
-  const index_t steps = c.shape("f64/" + name + "/step_scores")[0], v = model.config().vocabulary;
+  const index_t steps = c.shape(c.expected_name(name + "/step_scores"))[0], v = model.config().vocabulary;
   std::vector<S> logits(static_cast<std::size_t>(cols * v));
   Values all(static_cast<std::size_t>(steps * padded.rows * v));
   for (index_t r = 0; r < padded.rows; ++r) {
@@ -148,16 +150,18 @@ void mixtral_generate(Run<P>& run, Model& model, const hf::NameMap& names, const
 }
 template <class P>
 void mixtral_generate_case(Run<P>& run) {
-  for (const auto& [name, how] : run.c.params().at("runs").items()) {
-    const hf::Config config = case_config(run.c, how.at("config_overrides"));
+  for_each_run(run.c, [&](const std::string& name, const hf::Config& config, const json& kwargs) {
     hf::with_mixtral<P, Cpu>(run.ctx, config, false, [&](auto& model, const hf::NameMap& names) {
-      mixtral_generate(run, model, names, config, name, how.at("kwargs"));
+      mixtral_generate(run, model, names, config, name, kwargs);
     });
-  }
+  });
 }
-template void mixtral_model_case(Run<Fp64>&);
-template void mixtral_model_case(Run<Fp32>&);
-template void mixtral_generate_case(Run<Fp64>&);
-template void mixtral_generate_case(Run<Fp32>&);
+
+void add_mixtral(Kinds& kinds) {
+  kinds.insert({
+      SPARSEMOE_KIND("model/mixtral", mixtral_model_case),
+      SPARSEMOE_KIND("generate/mixtral", mixtral_generate_case),
+  });
+}
 
 }  // namespace conformance

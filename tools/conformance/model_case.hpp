@@ -2,7 +2,7 @@
 // losses, every gradient under the checkpoint's names, and generated tokens with their scores.
 #pragma once
 
-#include "case.hpp"
+#include "kinds.hpp"
 #include "sparsemoe/comm/solo.hpp"
 #include "sparsemoe/hf/checkpoint.hpp"
 #include "sparsemoe/infer/search.hpp"
@@ -12,7 +12,22 @@
 namespace conformance {
 
 inline hf::Config case_config(const Case& c, const json& overrides) {
+  require(overrides.is_object(), "option config_overrides must be an object, not ", overrides.dump());
   return hf::Config(c.folder()).with(Json::parse(overrides.dump()));
+}
+/// The configuration of a forward run. Without the router's logits the reference adds no routing loss.
+inline hf::Config forward_config(const Case& c) {
+  json overrides = c.given("config_overrides") ? c.object("config_overrides") : json::object();
+  if (c.given("output_router_logits")) overrides["output_router_logits"] = c.need<bool>("output_router_logits");
+  if (!c.option("output_router_logits", true))
+    overrides["router_z_loss_coef"] = overrides["router_aux_loss_coef"] = 0.0;
+  if (c.given("forward_inputs")) {
+    std::set<std::string> passed, have;
+    for (const json& name : c.object("forward_inputs")) passed.insert(Case::to<std::string>(name, "forward_inputs"));
+    for (const std::string& name : c.names("in/")) have.insert(name);
+    require(passed == have, "option forward_inputs does not name the tensors in/...");
+  }
+  return case_config(c, overrides);
 }
 
 /// Token ids of a case with their mask; without one, all count.
@@ -64,7 +79,9 @@ void run_model(Run<P>& run, Model& model, const hf::NameMap& names, const hf::Co
   const Case& c = run.c;
   hf::load(run.ctx, model.weights, names, hf::Tensors(c.folder()));
   std::fill_n(model.weights.gradient(), model.weights.total(), 0);
-  run.ctx.training = c.params().at("mode") == "train";
+  const std::string mode = c.option("mode", "eval");
+  require(mode == "train" || mode == "eval", "option mode must be train or eval, not ", mode);
+  run.ctx.training = mode == "train";
 
   const auto special = hf::SpecialTokens::of(config);
   const std::vector<std::int32_t> labels = c.integers("in/labels");
@@ -127,12 +144,13 @@ void compare_generation(Run<P>& run, Model& model, const hf::SpecialTokens& spec
       scores.push_back(h.score);
     }
   run.compare(name + "/sequences", sequences);
-  if (c.has("f64/" + name + "/sequences_scores")) run.compare(name + "/sequences_scores", scores);
-  if (!c.has("f64/" + name + "/step_scores")) return;
+  run.compare(name + "/sequences_scores", scores);
+  c.not_offered(name + "/beam_indices");  // which beam a beam came from is not kept
+  if (!c.expects(name + "/step_scores")) return;
 
   // The logits of every step, fed with what was found; finished rows go on with padding.
   typename Arena<typename Cpu::Memory>::Scope scope(run.ctx.arena);
-  const index_t steps = c.shape("f64/" + name + "/step_scores")[0], v = model.config().vocabulary;
+  const index_t steps = c.shape(c.expected_name(name + "/step_scores"))[0], v = model.config().vocabulary;
   model.begin(run.ctx, model.encode(run.ctx, source.tokens(), solo), source.rows, steps, 1);
   std::vector<S> logits(static_cast<std::size_t>(source.rows * v));
   Values all;
@@ -149,22 +167,86 @@ void compare_generation(Run<P>& run, Model& model, const hf::SpecialTokens& spec
   run.compare(name + "/step_scores", all);
 }
 
-/// What the arguments of generate() ask for.
-inline SearchOptions generate_options(const hf::SpecialTokens& special, const json& kwargs) {
+/// The arguments of a run of generate(); every one must be read.
+class Arguments {
+ public:
+  explicit Arguments(const json& kwargs) : kwargs_(kwargs) {
+    require(kwargs.is_object(), "kwargs must be an object, not ", kwargs.dump());
+  }
+  bool given(const std::string& name) {
+    read_.insert(name);
+    return kwargs_.contains(name) && !kwargs_.at(name).is_null();
+  }
+  template <class T>
+  T get(const std::string& name, T otherwise) {
+    return given(name) ? Case::to<T>(kwargs_.at(name), name) : otherwise;
+  }
+  const json& object(const std::string& name) { return kwargs_.at(name); }
+  /// An id, or a list of them.
+  std::vector<std::int32_t> ids(const std::string& name) {
+    std::vector<std::int32_t> all;
+    if (!given(name)) return all;
+    const json& value = object(name);
+    for (const json& id : value.is_array() ? value : json::array({value}))
+      all.push_back(Case::to<std::int32_t>(id, name));
+    return all;
+  }
+  void check() const {
+    for (const auto& [name, value] : kwargs_.items())
+      require(read_.count(name) > 0, "argument ", name, " of generate() is not known");
+  }
+
+ private:
+  const json& kwargs_;
+  std::set<std::string> read_;
+};
+/// What the arguments of generate() ask for. `prompt` tokens come before those it generates, and count in max_length.
+inline SearchOptions generate_options(const hf::SpecialTokens& special, Arguments& from, index_t prompt) {
   SearchOptions options;
   options.begin = std::max(special.begin, 0), options.end = special.end;
-  options.max_length = kwargs.at("max_new_tokens");
-  options.min_length = kwargs.value("min_new_tokens", 0);
-  options.no_repeat_ngram = kwargs.value("no_repeat_ngram_size", 0);
-  options.beams = kwargs.value("num_beams", 1);
-  options.nbest = kwargs.value("num_return_sequences", 1);
-  options.length_penalty = kwargs.value("length_penalty", 1.0);
-  options.first = kwargs.value("forced_bos_token_id", -1);
-  if (const json stop = kwargs.value("early_stopping", json(false)); stop == "never")
-    options.stopping = Stopping::none_can;
-  else if (stop == true)
-    options.stopping = Stopping::first_found;
+  require(!from.get("do_sample", false), "argument do_sample: sampling is not offered");
+  options.max_length = from.get("max_new_tokens", from.get("max_length", index_t(20)) - prompt);
+  options.min_length = from.get("min_new_tokens", std::max<index_t>(0, from.get("min_length", prompt) - prompt));
+  options.no_repeat_ngram = from.get("no_repeat_ngram_size", index_t(0));
+  options.beams = from.get("num_beams", index_t(1));
+  options.nbest = from.get("num_return_sequences", index_t(1));
+  options.length_penalty = from.get("length_penalty", 1.0);
+  options.first = from.get("forced_bos_token_id", std::int32_t(-1));
+  if (from.given("eos_token_id")) {
+    options.other_ends = from.ids("eos_token_id");
+    options.end = options.other_ends.empty() ? -1 : options.other_ends[0];
+  }
+  ScoreRules& rules = options.rules;
+  rules.repetition_penalty = from.get("repetition_penalty", 1.0);
+  rules.source_penalty = from.get("encoder_repetition_penalty", 1.0);
+  rules.source_ngram = from.get("encoder_no_repeat_ngram_size", index_t(0));
+  rules.suppressed = from.ids("suppress_tokens");
+  rules.suppressed_first = from.ids("begin_suppress_tokens");
+  rules.forced_last = from.ids("forced_eos_token_id");
+  rules.remove_invalid = from.get("remove_invalid_values", false);
+  rules.renormalise = from.get("renormalize_logits", false);
+  if (from.given("early_stopping")) {
+    const json& stop = from.object("early_stopping");
+    require(stop.is_boolean() || stop == "never", "argument early_stopping must be true, false or \"never\"");
+    if (stop == "never")
+      options.stopping = Stopping::none_can;
+    else if (stop == true)
+      options.stopping = Stopping::first_found;
+  }
   return options;
+}
+/// f(name, configuration, kwargs) for each run of generate().
+template <class F>
+void for_each_run(const Case& c, F&& f) {
+  const json& runs = c.object("runs");
+  require(runs.is_object(), "option runs must be an object, not ", runs.dump());
+  static const json nothing = json::object();
+  for (const auto& [name, how] : runs.items()) {
+    for (const auto& [key, value] : how.items())
+      require(key == "kwargs" || key == "config_overrides", "option runs.", name, ".", key, " is not known");
+    f(name, case_config(c, how.contains("config_overrides") ? how.at("config_overrides") : nothing),
+      how.contains("kwargs") ? how.at("kwargs") : nothing);
+  }
 }
 
 /// One run of generate().
@@ -174,8 +256,11 @@ void run_generate(Run<P>& run, Model& model, const hf::NameMap& names, const hf:
   hf::load(run.ctx, model.weights, names, hf::Tensors(run.c.folder()));
   run.ctx.training = false;
   const auto special = hf::SpecialTokens::of(config);
-  const SearchOptions options = generate_options(special, kwargs);
-  if (kwargs.value("use_cache", true)) return compare_generation(run, model, special, options, name);
+  Arguments arguments(kwargs);
+  const SearchOptions options = generate_options(special, arguments, 1);
+  const bool cached = arguments.get("use_cache", true);
+  arguments.check();
+  if (cached) return compare_generation(run, model, special, options, name);
   WithoutCache<Model> slow(model);
   compare_generation(run, slow, special, options, name);
 }

@@ -2,7 +2,6 @@
 #include "sparsemoe/hf/nllb.hpp"
 
 #include "model_case.hpp"
-#include "models.hpp"
 
 namespace conformance {
 
@@ -43,7 +42,7 @@ double compare_routing(Run<P>& run, const Stack& stack, const std::string& name)
 
 template <class P>
 void nllb_model_case(Run<P>& run) {
-  const hf::Config config = case_config(run.c, run.c.params().at("config_overrides"));
+  const hf::Config config = forward_config(run.c);
   hf::with_nllb<P, Cpu>(run.ctx, config, true, [&](auto& model, const hf::NameMap& names) {
     run_model(run, model, names, config, [&](auto& m) {
       return compare_routing(run, m.encoder(), "encoder") + compare_routing(run, m.decoder(), "decoder");
@@ -52,16 +51,18 @@ void nllb_model_case(Run<P>& run) {
 }
 template <class P>
 void nllb_generate_case(Run<P>& run) {
-  for (const auto& [name, how] : run.c.params().at("runs").items()) {
-    const hf::Config config = case_config(run.c, how.at("config_overrides"));
+  for_each_run(run.c, [&](const std::string& name, const hf::Config& config, const json& kwargs) {
     hf::with_nllb<P, Cpu>(run.ctx, config, false, [&](auto& model, const hf::NameMap& names) {
-      run_generate(run, model, names, config, name, how.at("kwargs"));
+      run_generate(run, model, names, config, name, kwargs);
     });
-  }
+  });
 }
-template void nllb_model_case(Run<Fp64>&);
-template void nllb_model_case(Run<Fp32>&);
-template void nllb_generate_case(Run<Fp64>&);
-template void nllb_generate_case(Run<Fp32>&);
+
+void add_nllb(Kinds& kinds) {
+  kinds.insert({
+      SPARSEMOE_KIND("model/nllb", nllb_model_case),
+      SPARSEMOE_KIND("generate/nllb", nllb_generate_case),
+  });
+}
 
 }  // namespace conformance

@@ -3,7 +3,6 @@
 #include "sparsemoe/hf/switch_transformer.hpp"
 
 #include "model_case.hpp"
-#include "models.hpp"
 
 namespace conformance {
 
@@ -45,7 +44,7 @@ double compare_routing(Run<P>& run, const Stack& stack, const std::string& name,
 
 template <class P>
 void switch_model_case(Run<P>& run) {
-  const hf::Config config = case_config(run.c, run.c.params().at("config_overrides"));
+  const hf::Config config = forward_config(run.c);
   hf::with_switch_transformer<P, Cpu, hf::SwitchRouter438>(
       run.ctx, config, true, [&](auto& model, const hf::NameMap& names) {
         run_model(run, model, names, config, [&](auto& m) {
@@ -57,17 +56,18 @@ void switch_model_case(Run<P>& run) {
 }
 template <class P>
 void switch_generate_case(Run<P>& run) {
-  for (const auto& [name, how] : run.c.params().at("runs").items()) {
-    const hf::Config config = case_config(run.c, how.at("config_overrides"));
+  for_each_run(run.c, [&](const std::string& name, const hf::Config& config, const json& kwargs) {
     hf::with_switch_transformer<P, Cpu, hf::SwitchRouter438>(
-        run.ctx, config, false, [&](auto& model, const hf::NameMap& names) {
-          run_generate(run, model, names, config, name, how.at("kwargs"));
-        });
-  }
+        run.ctx, config, false,
+        [&](auto& model, const hf::NameMap& names) { run_generate(run, model, names, config, name, kwargs); });
+  });
 }
-template void switch_model_case(Run<Fp64>&);
-template void switch_model_case(Run<Fp32>&);
-template void switch_generate_case(Run<Fp64>&);
-template void switch_generate_case(Run<Fp32>&);
+
+void add_switch_models(Kinds& kinds) {
+  kinds.insert({
+      SPARSEMOE_KIND("model/switch", switch_model_case),
+      SPARSEMOE_KIND("generate/switch", switch_generate_case),
+  });
+}
 
 }  // namespace conformance

@@ -1,7 +1,7 @@
-// tools/conformance/noisy.hpp -- noisy top-k gating of one and two levels, with recorded noise.
-#pragma once
-
-#include "routing.hpp"
+// tools/conformance/noisy.cpp -- noisy top-k gating of one and two levels, with recorded noise. k and the branches are
+// the case's.
+#include "kinds.hpp"
+#include "sparse.hpp"
 #include "sparsemoe/routers/hierarchical.hpp"
 
 namespace conformance {
@@ -38,31 +38,33 @@ MoeConfig noisy_config(const Run<P>& run, index_t experts) {
   const Case& c = run.c;
   MoeConfig config;
   config.experts = experts, config.width = c.size("D");
-  config.importance_coefficient =
-      c.params().at("w_importance").template get<double>() * c.values("cotangent/importance_loss")[0];
-  config.load_coefficient = c.params().at("w_load").template get<double>() * c.values("cotangent/load_loss")[0];
+  config.importance_coefficient = c.need<double>("w_importance") * c.number("cotangent/importance_loss");
+  config.load_coefficient = c.need<double>("w_load") * c.number("cotangent/load_loss");
   return config;
 }
 /// Only one of the two losses, with its own coefficient and a cotangent of 1.
-inline MoeConfig only(MoeConfig config, const json& params, bool importance) {
-  config.importance_coefficient = importance ? params.at("w_importance").get<double>() : 0;
-  config.load_coefficient = importance ? 0 : params.at("w_load").get<double>();
+inline MoeConfig only(MoeConfig config, const Case& c, bool importance) {
+  config.importance_coefficient = importance ? c.need<double>("w_importance") : 0;
+  config.load_coefficient = importance ? 0 : c.need<double>("w_load");
   return config;
 }
 
-template <class P, int K>
-void noisy_of(Run<P>& run) {
+template <class P>
+void noisy_case(Run<P>& run) {
   using S = typename P::storage;
   using R = typename P::router;
-  using Router = Recorded<NoisyTopK<K>>;
+  using Router = Recorded<AnyNoisyTopK>;
   using Layer = Sparse<P, Router, Linear1>;
   const Case& c = run.c;
   const index_t n = c.size("T"), d = c.size("D"), experts = c.size("E"), out = c.shape("in/expert")[2];
+  c.check_shape("in/x", {"T", "D"});
+  c.check_shape("in/expert", {"E", "D", ""});
   MoeConfig config = noisy_config(run, experts);
   config.hidden = out;
   const Values draws = c.values("in/noise");
   Router router;
-  router.noise_epsilon = c.params().at("noise_epsilon");
+  router.k = c.need<int>("k");
+  router.noise_epsilon = c.option("noise_epsilon", 0.0);
   router.draws = draws.data();
   const std::vector<Link> links = {{"router.weight", -1, "w_gate", false},
                                    {"router.noise", -1, "w_noise", false},
@@ -98,7 +100,7 @@ void noisy_of(Run<P>& run) {
   run.compare("out/importance", Values(cache.importance_sums, cache.importance_sums + experts));
   run.compare("out/load", Values(cache.importance_sums + experts, cache.importance_sums + 2 * experts));
   run.compare("out/hard_load", Values(layer.statistics.load.begin(), layer.statistics.load.end()));
-  const double wi = c.params().at("w_importance"), wl = c.params().at("w_load");
+  const double wi = c.need<double>("w_importance"), wl = c.need<double>("w_load");
   const double unbiased = static_cast<double>(experts) / static_cast<double>(experts - 1);
   run.compare("out/importance_loss", Values{wi * layer.statistics.importance});
   run.compare("out/load_loss", Values{wl * layer.statistics.expected_load});
@@ -107,7 +109,7 @@ void noisy_of(Run<P>& run) {
   run.compare("grad/x", layer.backward(mask.tokens(), x, recut(run.cotangent("y"), out, d), run.cotangent("gates")));
   layer.bound.compare();
   for (const bool importance : {true, false}) {
-    Layer alone(run, only(config, c.params(), importance), router, links);
+    Layer alone(run, only(config, c, importance), router, links);
     with_identity(alone);
     alone.forward(mask.tokens(), x);
     const std::string loss = importance ? "grad_of/importance_loss/" : "grad_of/load_loss/";
@@ -116,23 +118,13 @@ void noisy_of(Run<P>& run) {
   }
 }
 template <class P>
-void noisy_case(Run<P>& run) {
-  switch (run.c.size("k")) {
-    case 1: return noisy_of<P, 1>(run);
-    case 2: return noisy_of<P, 2>(run);
-    case 4: return noisy_of<P, 4>(run);
-    default: throw Skip{"noisy top-k of another k is not compiled in"};
-  }
-}
-
-template <class P>
 void hierarchical_case(Run<P>& run) {
   using S = typename P::storage;
-  using Router = Recorded<Hierarchical<2, 2, 3>>;
+  using Router = Recorded<AnyHierarchical>;
   using Layer = Sparse<P, Router, Relu>;
   const Case& c = run.c;
-  if (c.size("k1") != 2 || c.size("k2") != 2 || c.size("a") != Router::branches)
-    throw Skip{"two levels of another shape are not compiled in"};
+  c.check_shape("in/x", {"T", "D"});
+  c.check_shape("in/w_gate", {"a", "D", "b"});
   const index_t n = c.size("T"), d = c.size("D"), a = c.size("a"), b = c.size("b"), columns = a + a * b;
   MoeConfig config = noisy_config(run, a * b);
   config.hidden = 1;
@@ -166,7 +158,9 @@ void hierarchical_case(Run<P>& run) {
   };
   const Values draws = pack(c.values("in/noise_primary"), c.values("in/noise"), n);
   Router router;
-  router.noise_epsilon = 0;
+  router.first = c.need<int>("k1"), router.second = c.need<int>("k2"), router.branches = a;
+  const index_t K = router.experts_per_token();
+  router.noise_epsilon = c.option("noise_epsilon", 0.0);
   router.draws = draws.data();
   const auto bind = [&](Layer& layer) {
     layer.bound.set("router.weight", pack(run.in("w_gate_primary"), run.in("w_gate"), d));
@@ -181,24 +175,31 @@ void hierarchical_case(Run<P>& run) {
   const auto& cache = layer.cache;
   run.compare("out/combined_gates", layer.dense_combine(n));
   Values primary(static_cast<std::size_t>(n * a), 0);
-  for (index_t i = 0; i < n * 4; ++i)
-    primary[static_cast<std::size_t>(i / 4 * a + cache.chosen[i] / b)] += static_cast<double>(cache.combine[i]);
+  for (index_t i = 0; i < n * K; ++i)
+    primary[static_cast<std::size_t>(i / K * a + cache.chosen[i] / b)] += static_cast<double>(cache.combine[i]);
   run.compare("out/primary_gates", primary);
   run.compare("out/importance", Values(cache.importance_sums, cache.importance_sums + a * b));
   run.compare("out/load", Values(cache.expected, cache.expected + a * b));
-  const double wi = c.params().at("w_importance"), wl = c.params().at("w_load");
+  const double wi = c.need<double>("w_importance"), wl = c.need<double>("w_load");
   run.compare("out/importance_loss", Values{wi * layer.statistics.importance});
   run.compare("out/load_loss", Values{wl * layer.statistics.expected_load});
   run.compare("grad/x", layer.backward(mask.tokens(), x, nothing, run.cotangent("combined_gates")));
   compare(layer, "grad/");
   for (const bool importance : {true, false}) {
-    Layer alone(run, only(config, c.params(), importance), router, {});
+    Layer alone(run, only(config, c, importance), router, {});
     bind(alone);
     alone.forward(mask.tokens(), x);
     const std::string loss = importance ? "grad_of/importance_loss/" : "grad_of/load_loss/";
     run.compare(loss + "x", alone.backward(mask.tokens(), x, nothing));
     compare(alone, loss);
   }
+}
+
+void add_noisy(Kinds& kinds) {
+  kinds.insert({
+      SPARSEMOE_KIND("routing/noisy_top_k", noisy_case),
+      SPARSEMOE_KIND("routing/hierarchical_noisy_top_k", hierarchical_case),
+  });
 }
 
 }  // namespace conformance

@@ -1,12 +1,19 @@
-// tools/conformance/switch_layers.hpp -- the router and the sparse layer of transformers' Switch Transformer, and the
+// tools/conformance/switch_layers.cpp -- the router and the sparse layer of transformers' Switch Transformer, and the
 // balance losses of all three families on given logits.
-#pragma once
+#include <cstring>
+#include <memory>
 
+#include "activation.hpp"
+#include "kinds.hpp"
+#include "logit_gradient.hpp"
 #include "sparsemoe/hf/nllb_router.hpp"
 #include "sparsemoe/hf/switch_router.hpp"
-#include "top_k_blocks.hpp"
+#include "sparsemoe/routers/top_k.hpp"
 
 namespace conformance {
+
+/// A dropped token passes through, times its gate, as in transformers 4.38.
+using SwitchForm = hf::SwitchRouter438;
 
 inline MoeConfig switch_layer_config(const Case& c) {
   MoeConfig config;
@@ -40,14 +47,15 @@ void join_losses(Run<P>& run, const Tokens& tokens, std::vector<Sparse<P, Router
 template <class P>
 void switch_router_case(Run<P>& run) {
   using S = typename P::storage;
-  using Layer = Sparse<P, hf::SwitchRouter438, Relu>;
+  using Layer = Sparse<P, SwitchForm, AnyActivation<false>>;
   const Case& c = run.c;
   const index_t T = c.size("B") * c.size("S"), D = c.size("D"), E = c.size("E");
   MoeConfig config = switch_layer_config(c);
-  config.gate_bias = c.params().at("bias");
-  config.balance_coefficient = c.values("cotangent/aux_loss")[0];
-  config.z_coefficient = c.values("cotangent/z_loss")[0];
-  hf::SwitchRouter438 router;
+  c.check_shape("in/x", {"B", "S", "D"});
+  config.gate_bias = c.option("bias", false);
+  config.balance_coefficient = c.number("cotangent/aux_loss");
+  config.z_coefficient = c.number("cotangent/z_loss");
+  SwitchForm router;
   router.expert_capacity = static_cast<std::int32_t>(c.size("cap"));
   std::vector<Link> links = {{"router.weight", 0, "w/classifier.weight", true}};
   if (config.gate_bias) links.push_back({"router.bias", -1, "w/classifier.bias", false});
@@ -57,7 +65,7 @@ void switch_router_case(Run<P>& run) {
 
   Layer layer(run, config, router, links);
   layer.forward(batch.tokens(), x);
-  join_losses<hf::SwitchRouter438::StackLoss>(run, batch.tokens(), std::vector<Layer*>{&layer});
+  join_losses<SwitchForm::StackLoss>(run, batch.tokens(), std::vector<Layer*>{&layer});
   Values gate, mask(static_cast<std::size_t>(T * E), 0);
   for (index_t t = 0; t < T; ++t) {
     gate.push_back(static_cast<double>(layer.cache.combine[t]));
@@ -77,7 +85,7 @@ void switch_router_case(Run<P>& run) {
 
   // The balance loss with dropped tokens counted where they wanted to go.
   MoeConfig before = config;
-  before.balance_coefficient = c.values("cotangent/aux_loss_before_capacity")[0];
+  before.balance_coefficient = c.number("cotangent/aux_loss_before_capacity");
   before.z_coefficient = 0;
   Layer other(run, before, router, links);
   other.forward(batch.tokens(), x);
@@ -109,24 +117,28 @@ void switch_router_case(Run<P>& run) {
   layer.bound.compare();
 }
 
-template <class P, class Act>
-void switch_mlp_of(Run<P>& run) {
+template <class P>
+void switch_mlp_case(Run<P>& run) {
   using S = typename P::storage;
   const Case& c = run.c;
+  c.check_shape("in/x", {"B", "S", "D"});
+  AnyActivation<false>::function = function_of(c, "relu");
   const index_t E = c.size("E");
   MoeConfig config = switch_layer_config(c);
   config.hidden = c.size("FF");
-  hf::SwitchRouter438 router;
+  SwitchForm router;
   router.expert_capacity = static_cast<std::int32_t>(c.size("cap"));
   std::vector<Link> links = {{"router.weight", 0, "w/router.classifier.weight", true}};
   for (index_t e = 0; e < E; ++e)
     for (const char* name : {"wi", "wo"})
       links.push_back({join("experts.", name), e, join("w/experts.expert_", e, ".", name, ".weight"), true});
-  Sparse<P, hf::SwitchRouter438, Act> layer(run, config, router, links);
+  Sparse<P, SwitchForm, AnyActivation<false>> layer(run, config, router, links);
   const Sequences batch(c);
   // The recorded jitter multiplies what the whole layer reads (MoeConfig::jitter_experts with other draws).
   std::vector<S> x = run.in("x"), jitter(x.size(), S(1));
   if (c.has("in/jitter")) jitter = run.in("jitter");
+  require(c.has("in/jitter") || c.option("jitter", 0.0) == 0, "option jitter is not 0, but there is no in/jitter");
+  c.no_effect({"jitter"});  // the draws are given
   for (std::size_t i = 0; i < x.size(); ++i) x[i] *= jitter[i];
   run.compare("out/y", layer.forward(batch.tokens(), x));
   run.compare("out/logits", layer.logits());
@@ -140,14 +152,6 @@ void switch_mlp_of(Run<P>& run) {
   run.compare("grad/x", dx);
   layer.bound.compare();
 }
-template <class P>
-void switch_mlp_case(Run<P>& run) {
-  const std::string act = run.c.params().at("act");
-  if (act == "relu") return switch_mlp_of<P, Relu>(run);
-  if (act == "gelu_new") return switch_mlp_of<P, GeluTanh>(run);
-  throw Skip{"no such activation: " + act};
-}
-
 /// Losses on given logits: layers whose gate is the identity, so that x are the logits.
 template <class P>
 struct LossCase {
@@ -164,12 +168,12 @@ struct LossCase {
   template <class Router, class Loss>
   void add(const std::string& name, int layers, Router router, bool z, const std::vector<std::uint8_t>& valid = {}) {
     const Case& c = run.c;
-    using Layer = Sparse<P, Router, Relu>;
+    using Layer = Sparse<P, Router, AnyActivation<false>>;
     MoeConfig config;
     config.experts = config.width = E, config.hidden = 1;
-    constexpr bool sequences = std::is_same_v<Router, hf::SwitchRouter438>;
+    constexpr bool sequences = std::is_same_v<Router, SwitchForm>;
     if (sequences) config.balance_scope = LossScope::sequence;
-    const double coefficient = c.values("cotangent/" + name)[0];
+    const double coefficient = c.number("cotangent/" + name);
     config.balance_coefficient = z ? 0 : coefficient;
     config.z_coefficient = z ? coefficient / layers : 0;
     Sequences batch(c);
@@ -195,24 +199,53 @@ struct LossCase {
     }
   }
 };
+/// The part of a loss' name after `stem`, if it begins with it.
+inline const char* after(const std::string& name, const std::string& stem) {
+  return name.rfind(stem, 0) == 0 ? name.c_str() + stem.size() : nullptr;
+}
+/// Every loss that the case has, by its name: switch_aux and switch_z of one layer or _two_layers, mixtral_aux_top<k>
+/// of two layers, of all tokens or those not _masked, nllb_aux_one_layer.
 template <class P>
 void router_loss_case(Run<P>& run) {
+  const Case& c = run.c;
+  c.check_shape("in/logits", {"B", "S", "E"});
   LossCase<P> all(run);
   using Sequence = hf::JointBalance<true, false>;
   using Batch = hf::JointBalance<false, false>;
-  hf::SwitchRouter438 router;
-  router.expert_capacity = 1 << 20;
-  all.template add<hf::SwitchRouter438, Sequence>("switch_aux", 1, router, false);
-  all.template add<hf::SwitchRouter438, Sequence>("switch_aux_two_layers", 2, router, false);
-  all.template add<hf::SwitchRouter438, Sequence>("switch_z", 1, router, true);
-  all.template add<hf::SwitchRouter438, Sequence>("switch_z_two_layers", 2, router, true);
-  all.template add<TopK<1>, Batch>("mixtral_aux_top1", 2, TopK<1>{}, false);
-  all.template add<TopK<2>, Batch>("mixtral_aux_top2", 2, TopK<2>{}, false);
-  all.template add<TopK<2>, Batch>("mixtral_aux_top2_masked", 2, TopK<2>{}, false,
-                                   run.c.template as<std::uint8_t>("in/attention_mask"));
-  all.template add<TopK<1>, Batch>("nllb_aux_one_layer", 1, TopK<1>{}, false);
+  SwitchForm switch_router;
+  switch_router.expert_capacity = 1 << 20;
+  for (const std::string& result : c.results()) {
+    const char* found = after(result, "out/");
+    if (found == nullptr) continue;
+    const std::string name = found;
+    if (const char* rest = after(name, "mixtral_aux_top")) {
+      const std::string digits(rest, std::strspn(rest, "0123456789")), end = rest + digits.size();
+      AnyTopK router;
+      router.k = digits.empty() || digits.size() > 2 ? 0 : std::stoi(digits);
+      if (router.k < 1 || router.k > 8 || (end != "" && end != "_masked")) continue;  // then it is not known
+      all.template add<AnyTopK, Batch>(
+          name, 2, router, false,
+          end.empty() ? std::vector<std::uint8_t>{} : c.template as<std::uint8_t>("in/attention_mask"));
+    } else if (name == "nllb_aux_one_layer") {
+      AnyTopK router;
+      router.k = 1;
+      all.template add<AnyTopK, Batch>(name, 1, router, false);
+    } else if (name == "switch_aux" || name == "switch_aux_two_layers" || name == "switch_z" ||
+               name == "switch_z_two_layers") {
+      const bool two = name.find("_two_layers") != std::string::npos;
+      all.template add<SwitchForm, Sequence>(name, two ? 2 : 1, switch_router, name.rfind("switch_z", 0) == 0);
+    }
+  }
   run.compare("grad/logits", all.dlogits[0]);
   run.compare("grad/logits2", all.dlogits[1]);
+}
+
+void add_switch_layers(Kinds& kinds) {
+  kinds.insert({
+      SPARSEMOE_KIND("layer/switch_top1_router", switch_router_case),
+      SPARSEMOE_KIND("layer/switch_sparse_mlp", switch_mlp_case),
+      SPARSEMOE_KIND("layer/router_loss", router_loss_case),
+  });
 }
 
 }  // namespace conformance

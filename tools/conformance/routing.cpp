@@ -1,100 +1,14 @@
-// tools/conformance/routing.hpp -- sparse layers: Switch, GShard with recorded draws, hash tables, and the top-k blocks
-// of Mixtral and NLLB. Draws and tables are given to the routers; everything else is our layer.
-#pragma once
-
-#include "layers.hpp"
-#include "sparsemoe/comm/solo.hpp"
-#include "sparsemoe/nn/moe.hpp"
+// tools/conformance/routing.cpp -- routing as in papers: Switch, GShard with recorded draws, expert choice, hash
+// tables.
+#include "kinds.hpp"
+#include "sparse.hpp"
+#include "sparsemoe/nn/multi_hash.hpp"
+#include "sparsemoe/routers/expert_choice.hpp"
 #include "sparsemoe/routers/hash.hpp"
 #include "sparsemoe/routers/switch.hpp"
 #include "sparsemoe/routers/top_k.hpp"
 
 namespace conformance {
-
-template <class RouterType, class P, class Act>
-struct SparseSpec {
-  using Router = RouterType;
-  using Precision = P;
-  using Backend = Cpu;
-  using Collective = Solo;
-  using Activation = Act;
-};
-
-/// A sparse layer on one batch, its cache and gradients. Groups may be run one after another: gradients add up.
-template <class P, class Router, class Act>
-struct Sparse {
-  using S = typename P::storage;
-  using A = typename P::accumulate;
-  using R = typename P::router;
-  using Layer = MoE<SparseSpec<Router, P, Act>>;
-
-  Run<P>& run;
-  Layer layer;
-  Bound<P, Layer> bound;
-  index_t width, experts;
-  typename Layer::Cache cache;
-  RoutingStatistics statistics;
-  Solo solo;
-
-  Sparse(Run<P>& r, MoeConfig config, Router router, std::vector<Link> links)
-      : run(r), layer(config, router), bound(r, layer, std::move(links)), width(config.width), experts(config.experts) {
-    run.ctx.training = true;
-  }
-  /// Slots for exactly `capacity` choices an expert.
-  static void set_capacity(MoeConfig& config, index_t capacity, index_t tokens) {
-    config.capacity_factor = static_cast<double>(capacity * config.experts) / static_cast<double>(tokens);
-    config.rounding = CapacityRounding::round;
-    config.min_capacity = 1;
-  }
-  std::vector<S> forward(const Tokens& tokens, const std::vector<S>& x) {
-    std::vector<S> y(x.size());
-    layer.forward(run.ctx, bound.w, tokens, constant(x, width), writable(y, width), cache, solo);
-    statistics = layer.statistics(run.ctx, cache);
-    return y;
-  }
-  /// dcombine (T, E) is the cotangent of the dense combine weights; may be empty.
-  std::vector<S> backward(const Tokens& tokens, const std::vector<S>& x, const std::vector<S>& dy,
-                          const std::vector<R>& dcombine = {}) {
-    const index_t K = layer.top_k();
-    std::vector<S> dx(x.size());
-    std::vector<R> chosen(dcombine.empty() ? 0 : static_cast<std::size_t>(tokens.count() * K));
-    for (index_t t = 0; !dcombine.empty() && t < tokens.count(); ++t)
-      for (index_t k = 0; k < K; ++k)
-        if (cache.slot[k * tokens.count() + t] >= 0)
-          chosen[static_cast<std::size_t>(t * K + k)] =
-              dcombine[static_cast<std::size_t>(t * experts + cache.chosen[t * K + k])];
-    layer.backward(run.ctx, bound.w, bound.dw, tokens, constant(x, width), constant(dy, width), writable(dx, width),
-                   cache, 1, {}, chosen.empty() ? Matrix<const R>{} : constant(chosen, K));
-    return dx;
-  }
-  /// (T, E), from the weights of the chosen.
-  Values dense_combine(index_t tokens) const {
-    const index_t K = layer.top_k();
-    Values w(static_cast<std::size_t>(tokens * experts), 0);
-    for (index_t t = 0; t < tokens; ++t)
-      for (index_t k = 0; k < K; ++k)
-        if (cache.slot[k * tokens + t] >= 0)
-          w[static_cast<std::size_t>(t * experts + cache.chosen[t * K + k])] =
-              static_cast<double>(cache.combine[t * K + k]);
-    return w;
-  }
-  Values probabilities() const { return Values(cache.scores.data, cache.scores.data + cache.scores.size()); }
-  /// The layer keeps probabilities and log-sum-exps: h = log p + lse.
-  Values logits() const {
-    Values h = probabilities();
-    for (std::size_t i = 0; i < h.size(); ++i)
-      h[i] = std::log(h[i]) + static_cast<double>(cache.lse[i / static_cast<std::size_t>(experts)]);
-    return h;
-  }
-};
-
-struct Mask {
-  std::vector<std::uint8_t> valid;
-  explicit Mask(index_t tokens) : valid(static_cast<std::size_t>(tokens), 1) {}
-  Tokens tokens(const std::int32_t* ids = nullptr) const {
-    return {1, static_cast<index_t>(valid.size()), ids, valid.data(), nullptr, 0, nullptr};
-  }
-};
 
 template <class P>
 void switch_case(Run<P>& run) {
@@ -104,9 +18,11 @@ void switch_case(Run<P>& run) {
   MoeConfig config;
   config.experts = c.size("E"), config.width = c.size("D"), config.hidden = c.size("H");
   Layer::set_capacity(config, c.size("C"), n);
-  const double alpha = c.params().at("alpha"), z = c.params().at("z_coef");
-  config.balance_coefficient = alpha * c.values("cotangent/aux_loss")[0];
-  config.z_coefficient = z * c.values("cotangent/z_loss")[0];
+  c.check_shape("in/x", {"T", "D"});
+  c.check_shape("in/wi", {"E", "D", "H"});
+  const double alpha = c.need<double>("alpha"), z = c.need<double>("z_coef");
+  config.balance_coefficient = alpha * c.number("cotangent/aux_loss");
+  config.z_coefficient = z * c.number("cotangent/z_loss");
   const std::vector<Link> links = {
       {"router.weight", -1, "wr", false}, {"experts.wi", -1, "wi", false}, {"experts.wo", -1, "wo", false}};
   Layer layer(run, config, {}, links);
@@ -163,13 +79,14 @@ void gshard_of(Run<P>& run) {
   using Layer = Sparse<P, RecordedGShard<Paper>, Relu>;
   using S = typename P::storage;
   const index_t groups = c.size("G"), n = c.size("S"), d = c.size("M"), experts = c.size("E");
-  const double coefficient = c.params().at("aux_coef"), squared = static_cast<double>(experts * experts);
+  c.check_shape("in/x", {"G", "S", "M"});
+  c.check_shape("in/wi", {"E", "M", "H"});
+  const double coefficient = c.need<double>("aux_coef"), squared = static_cast<double>(experts * experts);
   MoeConfig config;
   config.experts = experts, config.width = d, config.hidden = c.size("H");
   Layer::set_capacity(config, c.size("C"), n);
   // The paper's loss has 1/E where ours has E, and is the mean over groups.
-  config.balance_coefficient =
-      coefficient * c.values("cotangent/aux_loss")[0] / (squared * static_cast<double>(groups));
+  config.balance_coefficient = coefficient * c.number("cotangent/aux_loss") / (squared * static_cast<double>(groups));
   const Values draws = c.values("in/rnd");
   RecordedGShard<Paper> router;
   const std::vector<Link> links = {
@@ -212,7 +129,7 @@ void gshard_of(Run<P>& run) {
   for (const double l : per_group) mean += l / static_cast<double>(groups);
   run.compare("out/aux_loss", Values{coefficient * mean});
   run.compare("out/first_choice_count", counts);
-  Values theirs = c.values("f64/out/position_in_expert"), mapped = theirs;
+  Values theirs = c.expected("out/position_in_expert"), mapped = theirs;
   for (index_t g = 0; g < groups; ++g)
     for (index_t e = 0; e < experts; ++e) {
       const auto at = [&](index_t t) { return static_cast<std::size_t>((g * n + t) * experts + e); };
@@ -252,7 +169,9 @@ void gshard_of(Run<P>& run) {
 }
 template <class P>
 void gshard_case(Run<P>& run) {
-  if (run.c.params().at("rule") == "paper") return gshard_of<P, true>(run);
+  const std::string rule = run.c.template need<std::string>("rule");
+  if (rule == "paper") return gshard_of<P, true>(run);
+  require(rule == "dispatched_only", "option rule must be paper or dispatched_only, not ", rule);
   gshard_of<P, false>(run);
 }
 
@@ -260,6 +179,12 @@ template <class P>
 void hash_case(Run<P>& run) {
   const Case& c = run.c;
   const auto table = c.integers("in/table"), ids = c.integers("in/token_ids");
+  c.check_shape("in/x", {"B", "S", "D"});
+  c.check_shape("in/token_ids", {"B", "S"});
+  c.check_shape("in/table", {"V"});
+  c.check_shape("in/w1", {"E", "D", "H"});
+  for (const std::int32_t id : ids)
+    require(id >= 0 && id < static_cast<std::int32_t>(table.size()), "in/token_ids has ", id, ", outside of in/table");
   MoeConfig config;
   config.experts = c.size("E"), config.width = c.size("D"), config.hidden = c.size("H"), config.bias = true;
   Sparse<P, Hash, Relu> layer(run, config, Hash{table.data()},
@@ -277,6 +202,7 @@ void hash_case(Run<P>& run) {
 template <class P>
 void balanced_hash_case(Run<P>& run) {
   const Case& c = run.c;
+  c.check_shape("in/frequency", {"V"});
   const auto frequency = c.as<std::int64_t>("in/frequency");
   const auto table = balanced_hash_table(frequency, run.c.size("E"));
   Values load(static_cast<std::size_t>(run.c.size("E")), 0);
@@ -284,6 +210,83 @@ void balanced_hash_case(Run<P>& run) {
     load[static_cast<std::size_t>(table[i])] += static_cast<double>(frequency[i]);
   run.compare("out/table", table);
   run.compare("out/expert_load", load);
+}
+
+template <class P>
+void expert_choice_case(Run<P>& run) {
+  using R = typename P::router;
+  const Case& c = run.c;
+  const index_t n = c.size("n"), experts = c.size("E"), k = c.size("k");
+  c.check_shape("in/x", {"n", "D"});
+  c.check_shape("in/w1", {"E", "D", "H"});
+  MoeConfig config;
+  config.experts = experts, config.width = c.size("D"), config.hidden = c.size("H");
+  const ExpertChoice router{c.need<double>("c")};
+  Sparse<P, ExpertChoice, Gelu> layer(
+      run, config, router,
+      {{"router.weight", -1, "wg", false}, {"experts.wi", -1, "w1", false}, {"experts.wo", -1, "w2", false}});
+  const Mask mask(n);
+  const auto x = run.in("x");
+  run.compare("out/y", layer.forward(mask.tokens(), x));
+  run.compare("out/affinity", layer.probabilities());
+  // Slots are in token order; the reference lists an expert's tokens by falling affinity.
+  const auto& cache = layer.cache;
+  Values indices, gates, count(static_cast<std::size_t>(n), 0);
+  std::vector<R> dcombine(static_cast<std::size_t>(n * experts), 0);
+  const auto cotangent = run.cotangent("gates");
+  for (index_t e = 0; e < experts; ++e) {
+    std::vector<index_t> mine;
+    for (index_t t = 0; t < n; ++t)
+      if (cache.slot[e * n + t] >= 0) mine.push_back(t);
+    require(static_cast<index_t>(mine.size()) == k, "expert ", e, " takes ", mine.size(), " tokens, expected ", k);
+    const auto weight = [&](index_t t) { return cache.combine[t * experts + e]; };
+    std::stable_sort(mine.begin(), mine.end(), [&](index_t a, index_t b) { return weight(a) > weight(b); });
+    for (const index_t t : mine) {
+      dcombine[static_cast<std::size_t>(t * experts + e)] = R(cotangent[indices.size()]);
+      indices.push_back(static_cast<double>(t));
+      gates.push_back(static_cast<double>(weight(t)));
+      ++count[static_cast<std::size_t>(t)];
+    }
+  }
+  run.compare("out/indices", indices);
+  run.compare("out/gates", gates);
+  run.compare("out/experts_per_token", count);
+  run.compare("grad/x", layer.backward(mask.tokens(), x, run.cotangent("y"), dcombine));
+  layer.bound.compare();
+}
+
+template <class P>
+void multi_hash_case(Run<P>& run) {
+  using S = typename P::storage;
+  using Layer = MultiHashFeedForward<P, Cpu, Relu>;
+  const Case& c = run.c;
+  c.check_shape("in/x", {"T", "D"});
+  c.check_shape("in/tables", {"N", "V"});
+  const index_t width = c.size("D");
+  const Layer layer(MultiHashConfig{c.size("E"), c.size("N"), width, c.size("H")});
+  Bound<P, Layer> bound(run, layer, {{"a", -1, "A", false}, {"b", -1, "B", false}});
+  const auto tables = c.integers("in/tables"), ids = c.integers("in/token_ids");
+  const Mask mask(c.size("T"));
+  const auto x = run.in("x"), dy = run.cotangent("y");
+  std::vector<S> y(x.size()), dx(x.size());
+  typename Layer::Cache cache;
+  layer.forward(run.ctx, bound.w, {tables.data(), c.size("V")}, mask.tokens(ids.data()), constant(x, width),
+                writable(y, width), cache);
+  run.compare("out/y", y);
+  layer.backward(run.ctx, bound.w, bound.dw, constant(x, width), constant(dy, width), writable(dx, width), cache);
+  run.compare("grad/x", dx);
+  bound.compare();
+}
+
+void add_routing(Kinds& kinds) {
+  kinds.insert({
+      SPARSEMOE_KIND("routing/switch_paper", switch_case),
+      SPARSEMOE_KIND("routing/gshard_top2", gshard_case),
+      SPARSEMOE_KIND("routing/expert_choice", expert_choice_case),
+      SPARSEMOE_KIND("routing/multi_hash", multi_hash_case),
+      SPARSEMOE_KIND("routing/hash", hash_case),
+      SPARSEMOE_KIND("routing/balanced_hash", balanced_hash_case),
+  });
 }
 
 }  // namespace conformance

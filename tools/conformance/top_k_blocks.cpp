@@ -1,47 +1,37 @@
-// tools/conformance/top_k_blocks.hpp -- the top-k blocks of Mixtral and NLLB, and NLLB's router alone.
-#pragma once
-
-#include "routing.hpp"
+// tools/conformance/top_k_blocks.cpp -- the top-k blocks of Mixtral and NLLB, and NLLB's router alone.
+#include "activation.hpp"
+#include "kinds.hpp"
+#include "logit_gradient.hpp"
 #include "sparsemoe/hf/nllb_router.hpp"
-#include "sparsemoe/nn/linear.hpp"
+#include "sparsemoe/routers/top_k.hpp"
 
 namespace conformance {
 
-/// L = ... + <cotangent, logits>: the gate's product on its own, as a Linear.
-template <class P, class Layer>
-void add_logit_gradient(Run<P>& run, Layer& layer, const std::string& gate, const std::vector<typename P::storage>& x,
-                        std::vector<typename P::storage>& dx) {
-  const Linear<P, Cpu> linear{layer.width, layer.experts, false, 1};
-  Bound<P, Linear<P, Cpu>> bound(run, linear, {{"weight", 0, gate, true}});
-  const auto c = run.cotangent("logits");
-  std::vector<typename P::storage> logits(c.size());
-  linear.forward(run.ctx, bound.w, constant(x, layer.width), writable(logits, layer.experts));
-  linear.backward(run.ctx, bound.w, bound.dw, constant(x, layer.width), constant(c, layer.experts),
-                  writable(dx, layer.width), true);
-  run.compare("out/logits", logits);
-  for (index_t i = 0; i < layer.width * layer.experts; ++i) layer.bound.dw.gate.data[i] += bound.dw.weight.data[i];
-}
-
-template <class P, int K>
-void mixtral_of(Run<P>& run) {
+template <class P>
+void mixtral_case(Run<P>& run) {
   const Case& c = run.c;
+  c.check_shape("in/x", {"B", "S", "D"});
+  AnyTopK router;
+  router.k = c.need<int>("k");
+  const int K = router.k;
+  AnyActivation<true>::function = function_of(c, "silu");
   const index_t n = c.size("B") * c.size("S"), experts = c.size("E");
   MoeConfig config;
   config.experts = experts, config.width = c.size("D"), config.hidden = c.size("FF");
   config.balance_coefficient =
-      K * (c.has("cotangent/aux_loss") ? c.values("cotangent/aux_loss")[0] : 0);  // theirs is not divided by k
+      K * (c.has("cotangent/aux_loss") ? c.number("cotangent/aux_loss") : 0);  // theirs is not divided by k
   std::vector<Link> links = {{"router.weight", 0, "w/gate.weight", true}};
   const char* const names[][2] = {{"wi", "w1"}, {"wg", "w3"}, {"wo", "w2"}};
   for (index_t e = 0; e < experts; ++e)
     for (const auto& [ours, theirs] : names)
       links.push_back({join("experts.", ours), e, join("w/experts.", e, ".", theirs, ".weight"), true});
-  Sparse<P, TopK<K>, Gated<Silu>> layer(run, config, {}, links);
+  Sparse<P, AnyTopK, AnyActivation<true>> layer(run, config, router, links);
   const Mask mask(n);
   const auto x = run.in("x"), weight = run.cotangent("topk_weight");
   run.compare("out/y", layer.forward(mask.tokens(), x));
   run.compare("out/topk_index", std::vector<std::int32_t>(layer.cache.chosen, layer.cache.chosen + n * K));
   run.compare("out/topk_weight", Values(layer.cache.combine, layer.cache.combine + n * K));
-  if (c.has("f64/out/aux_loss")) run.compare("out/aux_loss", Values{K * layer.statistics.balance});
+  if (c.expects("out/aux_loss")) run.compare("out/aux_loss", Values{K * layer.statistics.balance});
   std::vector<typename P::router> dense(static_cast<std::size_t>(n * experts), 0);
   for (index_t t = 0; t < n; ++t)
     for (int k = 0; k < K; ++k)
@@ -53,33 +43,25 @@ void mixtral_of(Run<P>& run) {
   layer.bound.compare();
 }
 template <class P>
-void mixtral_case(Run<P>& run) {
-  switch (run.c.size("k")) {
-    case 1: return mixtral_of<P, 1>(run);
-    case 2: return mixtral_of<P, 2>(run);
-    case 3: return mixtral_of<P, 3>(run);
-    default: throw Skip{"top-k beyond 3 is not compiled in"};
-  }
-}
-
-template <class P, class Act>
-void nllb_block_of(Run<P>& run) {
+void nllb_block_case(Run<P>& run) {
   using Router = hf::NllbRouter;
   const Case& c = run.c;
+  c.check_shape("in/x", {"B", "S", "D"});
+  AnyActivation<false>::function = function_of(c, "relu");
   const index_t n = c.size("B") * c.size("S"), experts = c.size("E");
   MoeConfig config;
   config.experts = experts, config.width = c.size("D"), config.hidden = c.size("FF"), config.bias = true;
   Router router;
   router.expert_capacity = static_cast<std::int32_t>(c.size("cap")), router.eval_share = 0;
-  const bool training = c.params().at("train");
-  config.output_masking = c.params().at("drop");
+  const bool training = c.option("train", false);
+  config.output_masking = c.option("drop", 0.0);
   const double kept = training ? 1 : 1 - config.output_masking;  // theirs scales outputs, ours the weights
   std::vector<Link> links = {{"router.weight", 0, "w/router.classifier.weight", true}};
   const char* const names[][2] = {{"wi", "fc1.weight"}, {"bi", "fc1.bias"}, {"wo", "fc2.weight"}, {"bo", "fc2.bias"}};
   for (index_t e = 0; e < experts; ++e)
     for (const auto& [ours, theirs] : names)
       links.push_back({join("experts.", ours), e, join("w/experts.expert_", e, ".", theirs), ours[0] == 'w'});
-  Sparse<P, Router, Act> layer(run, config, router, links);
+  Sparse<P, Router, AnyActivation<false>> layer(run, config, router, links);
   run.ctx.training = training;
   const Mask mask(n);
   const auto x = run.in("x");
@@ -96,14 +78,6 @@ void nllb_block_of(Run<P>& run) {
   run.compare("grad/x", layer.backward(mask.tokens(), x, run.cotangent("y"), dcombine));
   layer.bound.compare();
 }
-template <class P>
-void nllb_block_case(Run<P>& run) {
-  const json& p = run.c.params();
-  if (p.at("act") == "relu") return nllb_block_of<P, Relu>(run);
-  if (p.at("act") == "gelu") return nllb_block_of<P, Gelu>(run);
-  throw Skip{"no such activation"};
-}
-
 /// The router alone: experts of width 1 whose outputs nobody looks at.
 template <class P>
 void nllb_router_case(Run<P>& run) {
@@ -113,27 +87,41 @@ void nllb_router_case(Run<P>& run) {
   const Values draws = c.has("in/uniform")  ? c.values("in/uniform")
                        : c.has("in/gumbel") ? c.values("in/gumbel")
                                             : Values{};
-  const json& p = c.params();
+  c.check_shape("in/x", {"", "T", "D"});
   hf::NllbRouter router;
   router.draws = draws.empty() ? nullptr : draws.data();
-  router.normalise_before = p.at("norm_before");
-  if (p.at("policy") == "random") router.second = hf::SecondExpert::random;
-  if (p.at("policy") == "sampling") router.second = hf::SecondExpert::sampling;
+  router.normalise_before = c.option("norm_before", false);
+  const std::string policy = c.option("policy", "all");
+  if (policy == "random")
+    router.second = hf::SecondExpert::random;
+  else if (policy == "sampling")
+    router.second = hf::SecondExpert::sampling;
+  else
+    require(policy == "all", "option policy must be all, random or sampling, not ", policy);
   router.expert_capacity = static_cast<std::int32_t>(c.size("cap"));
-  router.eval_share = p.at("frac");
+  router.eval_share = c.option("frac", 1.0);
   MoeConfig config;
   config.experts = experts, config.width = d, config.hidden = 1;
-  using Layer = Sparse<P, hf::NllbRouter, Relu>;
-  if (c.params().at("bpr")) config.priority = Priority::batch;
+  using Layer = Sparse<P, hf::NllbRouter, AnyActivation<false>>;
+  if (c.option("bpr", false)) config.priority = Priority::batch;
   std::vector<Link> links = {{"router.weight", 0, "w/classifier.weight", true}};
-  config.gate_bias = c.params().at("bias");
+  config.gate_bias = c.option("bias", false);
   if (config.gate_bias) links.push_back({"router.bias", -1, "w/classifier.bias", false});
   Layer layer(run, config, router, links);
-  run.ctx.training = p.at("train");
+  run.ctx.training = c.option("train", false);
   Mask mask(n);
-  if (c.has("in/padding_mask") && !c.params().at("ignore_pad"))
-    for (index_t t = 0; t < n; ++t)
-      mask.valid[static_cast<std::size_t>(t)] = c.values("in/padding_mask")[static_cast<std::size_t>(t)] == 0 ? 1 : 0;
+  const bool ignored = c.option("ignore_pad", false);  // the mask: padding is routed
+  if (c.has("in/padding_mask")) {
+    const Values padding = c.values("in/padding_mask");
+    require(static_cast<index_t>(padding.size()) == n, "in/padding_mask has ", padding.size(), " values, expected ", n);
+    for (index_t t = 0; t < n && !ignored; ++t)
+      mask.valid[static_cast<std::size_t>(t)] = padding[static_cast<std::size_t>(t)] == 0 ? 1 : 0;
+    if (c.given("pad"))
+      require(c.size("pad") == std::count_if(padding.begin(), padding.end(), [](double v) { return v != 0; }),
+              "option pad is ", c.size("pad"), ", not the number of padding tokens");
+  } else {
+    require(c.option("pad", index_t(0)) == 0, "option pad is not 0, but there is no in/padding_mask");
+  }
   const auto x = run.in("x");
   layer.forward(mask.tokens(), x);
   const Values combine = layer.dense_combine(n);
@@ -154,4 +142,13 @@ void nllb_router_case(Run<P>& run) {
               layer.backward(mask.tokens(), x, std::vector<S>(x.size(), S(0)), run.cotangent("combine_weights")));
   layer.bound.compare();
 }
+
+void add_top_k_blocks(Kinds& kinds) {
+  kinds.insert({
+      SPARSEMOE_KIND("layer/mixtral_block", mixtral_case),
+      SPARSEMOE_KIND("layer/nllb_sparse_mlp", nllb_block_case),
+      SPARSEMOE_KIND("layer/nllb_top2_router", nllb_router_case),
+  });
+}
+
 }  // namespace conformance
