@@ -440,7 +440,7 @@ def noisy_gates(x, wg, wn, noise, k, epsilon):
 
 def routing(w):
     for i, (n, d, e, k, eps) in enumerate([(9, 4, 6, 3, 0.0), (14, 3, 9, 5, 0.1), (11, 5, 7, 6, 0.01), (8, 4, 10, 7, 0.0), (10, 6, 12, 8, 0.02), (7, 3, 5, 1, 0.01)]):
-        x = {"x": w.normal(n, d), "w_gate": w.normal(d, e), "w_noise": w.normal(d, e), "expert": w.normal(e, d, 4), "~noise": w.normal(n, e)}
+        x = {"x": w.normal(n, d), "w_gate": w.normal(d, e), "w_noise": w.normal(d, e), "expert": w.normal(e, d, min(4, d)), "~noise": w.normal(n, e)}
         wi, wl = 0.3, 0.7
 
         def noisy(z, _):

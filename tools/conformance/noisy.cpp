@@ -59,6 +59,7 @@ void noisy_case(Run<P>& run) {
   const index_t n = c.size("T"), d = c.size("D"), experts = c.size("E"), out = c.shape("in/expert")[2];
   c.check_shape("in/x", {"T", "D"});
   c.check_shape("in/expert", {"E", "D", ""});
+  require(out <= d, "experts of ", out, " outputs for ", d, " inputs: noisy top-k with wider outputs is not offered");
   MoeConfig config = noisy_config(run, experts);
   config.hidden = out;
   const Values draws = c.values("in/noise");
