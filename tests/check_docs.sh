@@ -3,7 +3,7 @@
 # README.md, CONTRIBUTING.md and docs/ is tried, or at least understood.
 #   programs of the project   the subcommand and every option stand in --help; it is run, in a scratch directory with a
 #                             small corpus, model and text of the names that the documents use, if it does not train
-#                             (--help has no --minutes or --steps) and all that it reads is there
+#                             (--help has no --minutes or --steps), for 45 s at most, and all that it reads is there
 #   scripts                   exist, can be executed, and have a --help that knows the options
 #   g++ ...                   compiles, without code generation
 #   cmake, ctest              presets, targets, cache entries and tests exist
@@ -22,6 +22,7 @@ documents=("$@")
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 ran=0 parsed=0 left=0 faults=0 where=""
+seconds=${SECONDS_EACH:-45}  # a command that takes longer was understood, and is left at that
 declare -A help_of
 
 fault() { echo "$where: $*"; faults=$((faults + 1)); }
@@ -76,7 +77,7 @@ our_program() {
   fi
   for word in "$@"; do
     [[ $word == -[a-zA-Z-]* ]] || continue
-    knows "$word" "$key" || fault "${key##*/} has no option ${word%%=*}"
+    knows "$word" "$key" || { fault "${key##*/} has no option ${word%%=*}"; can_run=no; }
   done
   parsed=$((parsed + 1))
 }
@@ -172,6 +173,7 @@ simple() {
 # reads WORD...: not run if it reads what the scratch directory and the project do not have.
 reads() {
   local previous="" word
+  [ $can_run = yes ] && fixture || { can_run=no; return; }
   for word in "$@"; do
     case $previous in
       --out|--scores|--layout|--dtype) ;;
@@ -211,9 +213,13 @@ command_line() {
   done < <(words "$2")
   [ ${#list[@]} = 0 ] || simple "${list[@]}"
   [ $can_run = yes ] && [[ $2 == *sparsemoe-* ]] || return 0
-  fixture || return 0
-  (cd "$scratch/work" && PATH=$build:$PATH OMP_NUM_THREADS=1 timeout 300 bash -o pipefail -c "$2") >"$scratch/log" 2>&1 </dev/null
+  local line=$2 out
+  out=$(grep -oE -- '--out +[^ ]+' <<<"$line" | head -1 | sed 's/--out *//')  # what is there already stays as it is
+  [ -z "$out" ] || [ ! -e "$scratch/work/$out" ] || line=${line/"--out $out"/"--out $out.$ran"}
+  (cd "$scratch/work" && PATH=$build:$PATH OMP_NUM_THREADS=1 timeout "$seconds" bash -o pipefail -c "$line") \
+    >"$scratch/log" 2>&1 </dev/null
   local status=$?
+  if [ $status = 124 ]; then leave "not ended in $seconds s: $2"; return; fi
   [ $status = 0 ] || { fault "exit status $status: $2"; tail -3 "$scratch/log" | sed 's/^/    /'; }
   ran=$((ran + 1))
 }
