@@ -113,8 +113,8 @@ TEST_CASE("pipes, devices, loops, holes and bombs are one sentence at once") {
   CHECK(contains(wrong(files.path / "loop"), "Too many levels of symbolic links"));
   const auto hole = files("hole", "");
   fs::resize_file(hole, std::uint64_t{4} << 40);
-  CHECK(contains(wrong(hole), "hole: has 4398046511104 bytes, more than the limit"));
-  fs::resize_file(hole, std::uint64_t{4} << 30);
+  CHECK(contains(wrong(hole), "hole: has 4398046511104 bytes, more than "));
+  fs::resize_file(hole, std::uint64_t{1} << 30);
   CHECK(contains(wrong(hole), "begins with a NUL byte"));
   nmt::run_program({"sh", "-c", "yes | head -c 80000000 | gzip >\"$0\"", (files.path / "bomb.gz").string()});
   CHECK(contains(wrong(files.path / "bomb.gz"), "bomb.gz: unpacks to more than 67108864 bytes"));

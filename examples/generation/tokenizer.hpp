@@ -27,7 +27,9 @@ class Tokenizer {
   /// The id of a language, by its code in the checkpoint. Throws Error, with some of the known ones, for one that the
   /// checkpoint does not have.
   std::int32_t language(const std::string& name, const char* option) const {
-    const auto at = languages_.find(name);
+    std::vector<std::string> names;
+    for (const auto& entry : languages_) names.push_back(entry.first);
+    const auto at = languages_.find(moe::find_language(name, names));
     if (at != languages_.end()) {
       check_id(at->second, name);
       return at->second;

@@ -74,14 +74,7 @@ inline int evaluate(EvaluateOptions o) {
   if (const auto saved = fs::path(o.model) / "settings.json"; fs::exists(saved)) moe::load_config(saved, trained);
   if (o.kinds.empty()) o.kinds = trained.kinds;
   if (o.max_length == 0) o.max_length = scoring_length(trained.max_length);
-  std::vector<std::string> languages = loaded.file.languages;
-  if (!o.languages.empty()) {
-    languages = {languages.front()};
-    for (const auto& asked : o.languages) {
-      const auto& l = require_language(loaded.file, asked, "--languages");
-      if (std::find(languages.begin(), languages.end(), l) == languages.end()) languages.push_back(l);
-    }
-  }
+  const std::vector<std::string> languages = chosen_languages(loaded.file, o.languages);
   const Corpus corpus = load_corpus(o.corpus, languages);
   const auto& split = corpus.split(o.split);
   std::map<std::string, std::size_t> train_pairs;

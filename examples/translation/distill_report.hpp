@@ -84,15 +84,7 @@ class DistillReport {
 
   /// Those that every row can translate.
   void choose_directions() {
-    languages_ = rows_[1].models[0].file.languages;
-    if (!o_.languages.empty()) {
-      const std::vector<std::string> known = languages_;
-      languages_ = {known.front()};
-      for (const auto& l : o_.languages) {
-        require_language(rows_[1].models[0].file, l, "--languages");
-        if (l != known.front()) languages_.push_back(l);
-      }
-    }
+    languages_ = chosen_languages(rows_[1].models[0].file, o_.languages);
     for (const auto& d : directions_of(languages_, o_.directions))
       if (std::all_of(rows_.begin(), rows_.end(), [&](const Row& r) { return r.serving(d) != nullptr; }))
         directions_.push_back(d);

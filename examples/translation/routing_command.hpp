@@ -50,11 +50,7 @@ inline int routing(RoutingOptions o) {
   if (const auto saved = fs::path(o.model) / "settings.json"; fs::exists(saved)) moe::load_config(saved, trained);
   if (o.kinds.empty()) o.kinds = trained.kinds;
   if (o.max_length == 0) o.max_length = scoring_length(trained.max_length);
-  std::vector<std::string> languages = {loaded.file.languages.front()};
-  for (const auto& l : o.languages.empty() ? loaded.file.languages : o.languages) {
-    require_language(loaded.file, l, "--languages");
-    if (l != languages.front()) languages.push_back(l);
-  }
+  const std::vector<std::string> languages = chosen_languages(loaded.file, o.languages);
   const Corpus corpus = load_corpus(o.corpus, languages);
   const auto& split = corpus.split(o.split);
   struct Rows {

@@ -165,6 +165,16 @@ inline void check_sizes(const fs::path& directory, const ModelFile& file) {
     moe::fail_file(weights, "has ", moe::short_number(bytes), "B, too few for the ", moe::short_number(parameters),
                    " parameters that config.json describes");
 }
+/// Those of the model's languages that were asked for, all where none was, under its own names and the pivot first.
+inline std::vector<std::string> chosen_languages(const ModelFile& file, const std::vector<std::string>& asked) {
+  if (asked.empty()) return file.languages;
+  std::vector<std::string> chosen = {file.languages.front()};
+  for (const auto& language : asked) {
+    const auto& own = require_language(file, language, "--languages");
+    if (std::find(chosen.begin(), chosen.end(), own) == chosen.end()) chosen.push_back(own);
+  }
+  return chosen;
+}
 /// `experts`: the form of the expert matrices in memory.
 inline LoadedModel load_model(const fs::path& path, std::int64_t threads,
                               moe::WeightForm experts = moe::WeightForm::plain) {

@@ -169,9 +169,10 @@ class Benchmark {
     return entries;
   }
 
-  std::string target(const ModelFile& file) const { return s_.to.empty() ? file.languages.at(1) : s_.to; }
+  std::string target(const ModelFile& file) const {
+    return s_.to.empty() ? file.languages.at(1) : require_language(file, s_.to, "--to");
+  }
   std::string task_name(const ModelFile& file) const {
-    require_language(file, target(file), "--to");
     return file.model.task == "pair" ? file.languages.at(0) + "-" + target(file) : target(file);
   }
 

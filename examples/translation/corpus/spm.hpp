@@ -27,7 +27,7 @@ struct TokenizerOptions {
   bool shrink = true;           ///< to what the text carries, if that is less
   std::size_t lines = 200000;   ///< sampled from train
   double bytes = 64e6;          ///< most of the sample
-  double repeated_bytes = 8e6;  ///< most of one language in a sample that repeats its lines
+  double repeated_bytes = 1e6;  ///< most of a language whose lines come more than twice
   double temperature = 5;       ///< a language with n lines gets a share of n^(1/temperature)
   double pivot_weight = 3;      ///< English is one side of every pair
   double coverage = 0.9998;     ///< share of characters that get a piece of their own; the others fall back to bytes
@@ -61,7 +61,7 @@ class SampledLines final : public sentencepiece::SentenceIterator {
       double bytes = 0;
       for (const auto& line : lines) bytes += static_cast<double>(line.size());
       const double n = static_cast<double>(lines.size()), share = shares[l] / total, mean = bytes / n;
-      const double most = std::max(std::min(n, options.bytes * share / mean), options.repeated_bytes / mean);
+      const double most = std::max(2 * n, options.repeated_bytes / mean);
       const auto wanted = static_cast<std::size_t>(
           std::max(1.0, std::min({static_cast<double>(options.lines) * share, options.bytes * share / mean, most})));
       // Whole passes first, then the lines with the smallest hashes: the same sample on every machine.

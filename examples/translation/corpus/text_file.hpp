@@ -19,6 +19,7 @@
 #include <string>
 #include <string_view>
 
+#include "sparsemoe/io/environment.hpp"
 #include "sparsemoe/io/file.hpp"
 
 namespace nmt {
@@ -154,7 +155,9 @@ inline std::string unpacked(const fs::path& path, Packing packing, std::string p
 /// is larger than the limits, is damaged, or is certainly no text in UTF-8.
 inline std::string read_text(const fs::path& path, const TextLimits& limits = {}) {
   const auto file = sparsemoe::File::open_read(path);
-  const std::uint64_t bytes = file.size();
+  const std::uint64_t bytes = file.size(), memory = sparsemoe::available_memory();
+  if (bytes > memory / 2)  // the text, and what is made of it
+    sparsemoe::fail_file(path, "has ", bytes, " bytes, more than half of the ", memory, " bytes of memory");
   if (bytes > limits.bytes) sparsemoe::fail_file(path, "has ", bytes, " bytes, more than the limit of ", limits.bytes);
   std::string start(static_cast<std::size_t>(std::min<std::uint64_t>(bytes, 8)), '\0');
   file.read_at(0, start.data(), start.size());
