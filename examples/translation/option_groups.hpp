@@ -34,10 +34,10 @@ inline const char* option_group(std::string_view field) {
   return "Run";
 }
 
-/// Puts every option of a command under its heading.
+/// Puts every option of a command under its heading; --config is of all of them and stays beside --help.
 inline void group_options(CLI::App& command) {
   for (CLI::Option* option : command.get_options()) {
-    if (option == command.get_help_ptr() || option->get_lnames().empty()) continue;
+    if (option == command.get_help_ptr() || option->check_lname("config") || option->get_lnames().empty()) continue;
     std::string field = option->get_lnames().front();
     std::replace(field.begin(), field.end(), '-', '_');
     option->group(option_group(field));
