@@ -22,9 +22,8 @@ class GeneratorOf : public Generator {
   GeneratorOf(const moe::hf::Config& config, Model model, const moe::hf::NameMap& names, int threads, Company company)
       : ctx_(threads), model_(std::move(model)), company_(company) {
     special_ = moe::hf::SpecialTokens::of(config);
-    const moe::hf::Tensors tensors(config.path().parent_path());
-    if (!tensors.warning().empty()) std::fprintf(stderr, "warning: %s\n", tensors.warning().c_str());
-    moe::hf::load(ctx_, model_.weights, names, tensors);
+    const std::string warning = moe::hf::load_directory(ctx_, model_.weights, names, config.path().parent_path());
+    if (!warning.empty()) std::fprintf(stderr, "warning: %s\n", warning.c_str());
     vocabulary_ = model_.config().vocabulary;
     parameters_ = model_.weights.count();
   }

@@ -1,6 +1,5 @@
-// hf/checkpoint.hpp -- weights into a model from a Hugging Face directory, and out of it again, by the family's table
-// of names. Every name, shape and type is checked before a weight changes; a directory is written whole or not at all.
-// Read next: hf/t5.hpp.
+// hf/checkpoint.hpp -- weights into a model from a Hugging Face directory by the family's table of names. Every name,
+// shape and type is checked before a weight changes. Read next: hf/export.hpp for the way out, hf/t5.hpp.
 #pragma once
 
 #include <algorithm>
@@ -11,10 +10,10 @@
 #include <vector>
 
 #include "sparsemoe/hf/config.hpp"
+#include "sparsemoe/hf/export.hpp"
 #include "sparsemoe/hf/name_map.hpp"
 #include "sparsemoe/hf/special_tokens.hpp"
 #include "sparsemoe/hf/tensors.hpp"
-#include "sparsemoe/io/directory.hpp"
 #include "sparsemoe/io/weights.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
@@ -109,63 +108,25 @@ void load(typename B::Context& ctx, Weights<P, B>& weights, const NameMap& map, 
   }
 }
 
-/// How a directory is written.
-struct Export {
-  DType dtype = DType::kF32;                                 // F32, F16 or BF16
-  std::uint64_t shard_bytes = std::uint64_t{5'000'000'000};  // most bytes of tensors in a file, if a tensor fits
-};
+/// Whether a directory holds its weights under our names only; where both are, transformers' files count.
+inline bool has_own_layout(const std::filesystem::path& directory) {
+  std::error_code ignored;
+  const auto there = [&](const char* name) { return std::filesystem::exists(directory / name, ignored); };
+  return there(kOwnWeights) && !there("model.safetensors") && !there("model.safetensors.index.json");
+}
 
-/// Writes `directory`: `config` as config.json with its torch_dtype set, and the weights under the family's names, in
-/// one file or in shards with an index. Throws FileError if the directory exists already or cannot be written.
+/// Reads every weight from a directory of either layout; returns a sentence on its files that a user should know, or
+/// "". Throws FileError as load() and load_weights() do.
 template <class P, class B>
-void save(typename B::Context& ctx, const Weights<P, B>& weights, const NameMap& map, const Config& config,
-          const std::filesystem::path& directory, const Export& how = {}) {
-  using M = typename P::master;
-  require(how.dtype == DType::kF32 || how.dtype == DType::kF16 || how.dtype == DType::kBF16,
-          "hf: weights are written as F32, F16 or BF16, not as ", dtype_name(how.dtype));
-  const std::vector<MappedTensor> mapped = map_names(map, weights.list());
-  const std::vector<M> host = weights.get(ctx);
-  const std::uint64_t one = dtype_bytes(how.dtype);
-  std::vector<std::vector<std::size_t>> files(1);
-  std::uint64_t in_file = 0, total = 0;
-  for (std::size_t i = 0; i < mapped.size(); ++i) {
-    const std::uint64_t bytes = one * static_cast<std::uint64_t>(mapped[i].rows * mapped[i].cols);
-    if (in_file > 0 && in_file + bytes > how.shard_bytes) files.emplace_back(), in_file = 0;
-    files.back().push_back(i);
-    in_file += bytes, total += bytes;
+std::string load_directory(typename B::Context& ctx, Weights<P, B>& weights, const NameMap& map,
+                           const std::filesystem::path& directory) {
+  if (has_own_layout(directory)) {
+    load_weights<P, B>(ctx, weights, directory / kOwnWeights);
+    return {};
   }
-  AtomicDirectory target(directory);
-  Json names = Json::object();
-  for (std::size_t f = 0; f < files.size(); ++f) {
-    char name[64] = "model.safetensors";
-    if (files.size() > 1) std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", f + 1, files.size());
-    std::vector<std::vector<std::byte>> data;
-    std::vector<TensorView> views;
-    for (const std::size_t i : files[f]) {
-      const MappedTensor& m = mapped[i];
-      const index_t size = m.rows * m.cols;
-      const M* from = host.data() + weights.list()[m.leaf].offset + m.item * size;
-      auto& raw = data.emplace_back(static_cast<std::size_t>(size) * one);
-      for (index_t k = 0; k < size; ++k) {
-        const auto v = static_cast<float>(from[m.place(k)]);
-        std::byte* to = raw.data() + static_cast<std::size_t>(k) * one;
-        if (how.dtype == DType::kF32)
-          std::memcpy(to, &v, sizeof v);
-        else
-          *reinterpret_cast<std::uint16_t*>(to) = how.dtype == DType::kF16 ? fp16(v).bits : bf16(v).bits;
-      }
-      views.push_back({m.name, how.dtype, m.shape(), raw.data()});
-      names[m.name] = name;
-    }
-    write_safetensors(target.path() / name, views, {{"format", "pt"}});
-  }
-  if (files.size() > 1)
-    write_json(target.path() / "model.safetensors.index.json",
-               {{"metadata", {{"total_size", total}}}, {"weight_map", names}});
-  Json json = config.json();
-  json["torch_dtype"] = how.dtype == DType::kF32 ? "float32" : how.dtype == DType::kF16 ? "float16" : "bfloat16";
-  write_json(target.path() / "config.json", json);
-  target.commit();
+  const Tensors tensors(directory);
+  load(ctx, weights, map, tensors);
+  return tensors.warning();
 }
 
 }  // namespace hf
