@@ -89,21 +89,24 @@ inline std::vector<std::string> known_options(const CLI::App& app) {
   return names;
 }
 
-/// "unknown option --hed; did you mean --head?" for the first word that the parser did not take, or "".
+/// "no command 'tarin'; did you mean train?" or "unknown option --hed; did you mean --head?" for the first word that
+/// the parser did not take, or "".
 inline std::string unknown_word(const CLI::App& app) {
   const std::vector<std::string> left = app.remaining(true);
+  const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
+  if (!left.empty() && !left.front().starts_with("-") && !commands.empty() && app.get_subcommands().empty()) {
+    std::vector<std::string> names;
+    for (const CLI::App* command : commands) names.push_back(command->get_name());
+    const std::string near = closest_name(left.front(), names);
+    return "no command '" + left.front() + "'" + (near.empty() ? "" : "; did you mean " + near + "?");
+  }
   for (const std::string& word : left) {
     if (!word.starts_with("--") || word.size() == 2) continue;
     const std::string name = word.substr(2, word.find('=') == std::string::npos ? word.npos : word.find('=') - 2);
     const std::string near = closest_name(name, known_options(app));
     return "unknown option --" + name + (near.empty() ? "" : "; did you mean --" + near + "?");
   }
-  const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
-  if (left.empty() || commands.empty() || !app.get_subcommands().empty()) return "";
-  std::vector<std::string> names;
-  for (const CLI::App* command : commands) names.push_back(command->get_name());
-  const std::string near = closest_name(left.front(), names);
-  return "no command '" + left.front() + "'" + (near.empty() ? "" : "; did you mean " + near + "?");
+  return "";
 }
 
 }  // namespace detail

@@ -8,10 +8,14 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <filesystem>
+#include <memory>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -96,23 +100,52 @@ inline void hold_standard_descriptors() {
       return;
 }
 
-inline const char*& program_name() {
-  static const char* name = "sparsemoe";
-  return name;
+/// What a process needs to end with a sentence when nothing else is left.
+struct LastWords {
+  const char* name = "sparsemoe";
+  std::unique_ptr<char[]> memory;  // given back before the sentence is made
+  std::atomic<bool> returned{false};
+};
+inline LastWords& last_words() {
+  static auto* words = new LastWords;  // never destroyed: handlers of exit() look at it
+  return *words;
+}
+
+/// "NAME: sentence" without taking memory or anything else that a signal's handler must not.
+inline void say_plainly(const char* sentence) {
+  for (const char* part : {last_words().name, ": ", sentence, "\n"})
+    if (::write(STDERR_FILENO, part, std::strlen(part)) < 0) return;
+}
+
+/// abort() is how libraries end where they run out of memory or find a fault of their own.
+extern "C" inline void sparsemoe_note_abort(int) {
+  say_plainly("a library gave up: it said why above, or there is not enough memory");
+  ::_exit(static_cast<int>(Exit::error));
+}
+/// So is exit(), with a status that says nothing.
+extern "C" inline void sparsemoe_note_exit() {
+  if (last_words().returned) return;
+  say_plainly("a library ended this program: it said why above, or there is not enough memory");
+  ::_exit(static_cast<int>(Exit::error));
 }
 
 /// An exception that nobody can catch: thrown in a thread, or out of a function that must not throw.
 [[noreturn]] inline void end_with_sentence() {
-  Ending ending = {"a fault of this program, not of its input; please report it with the command line"};
-  if (std::current_exception()) {
+  last_words().memory.reset();
+  int status = static_cast<int>(Exit::error);
+  try {
+    if (std::current_exception()) std::rethrow_exception(std::current_exception());
+    say_plainly("a fault of this program, not of its input; please report it with the command line");
+  } catch (...) {
     try {
-      std::rethrow_exception(std::current_exception());
+      const Ending ending = ending_of_exception();
+      say(last_words().name, ": ", ending.sentence);
+      status = static_cast<int>(ending.status);
     } catch (...) {
-      ending = ending_of_exception();
+      say_plainly("not enough memory");
     }
   }
-  say(program_name(), ": ", ending.sentence);
-  end_process(static_cast<int>(ending.status));
+  end_process(status);
 }
 
 }  // namespace detail
@@ -122,8 +155,12 @@ inline const char*& program_name() {
 template <class Program>
 int run_main(const char* name, int argc, char** argv, Program&& program) {
   detail::hold_standard_descriptors();
-  detail::program_name() = name;
+  detail::LastWords& words = detail::last_words();
+  words.name = name;
+  words.memory = std::make_unique<char[]>(std::size_t{1} << 20);
   std::set_terminate(detail::end_with_sentence);
+  ::signal(SIGABRT, detail::sparsemoe_note_abort);
+  std::atexit(detail::sparsemoe_note_exit);
   take_signals();
   int status = 0;
   try {
@@ -131,12 +168,14 @@ int run_main(const char* name, int argc, char** argv, Program&& program) {
     status = program(argc, argv);
     if (status < 128) require_output_written();
   } catch (...) {
+    words.memory.reset();
     const Ending ending = ending_of_exception();
     while (detail::signal_state().ending) ::pause();  // half of it may be because files are being removed
     say(name, ": ", ending.sentence);
     status = static_cast<int>(ending.status);
   }
   while (detail::signal_state().ending) ::pause();
+  words.returned = true;
   return status;
 }
 

@@ -58,8 +58,10 @@ extern "C" inline void sparsemoe_note_signal(int signal) {
 
 extern "C" inline void* sparsemoe_wait_for_signal(void*) {
   char byte = 0;
-  while (::read(signal_state().pipe[0], &byte, 1) < 0 && errno == EINTR) {
+  ssize_t got;
+  while ((got = ::read(signal_state().pipe[0], &byte, 1)) < 0 && errno == EINTR) {
   }
+  if (got != 1) return nullptr;
   end_process(128 + byte);
 }
 
