@@ -10,6 +10,7 @@
 
 #include "run_files.hpp"
 #include "scoring.hpp"
+#include "sparsemoe/io/file_set.hpp"
 #include "sparsemoe/report/html.hpp"
 
 namespace nmt {
@@ -108,7 +109,8 @@ class DistillReport {
                        static_cast<long long>(s.cut), static_cast<long long>(o_.max_length));
         row.bleu += s.bleu, row.chrf += s.chrf, ++row.directions;
         row.by_direction[d.name()] = {{"bleu", s.bleu}, {"chrf", s.chrf}, {"segments", s.segments}};
-        std::fprintf(stderr, "%s: %s, BLEU %.1f, chrF %.1f\n", model.path.c_str(), d.name().c_str(), s.bleu, s.chrf);
+        std::fprintf(stderr, "%s: %s, BLEU %.1f, chrF %.1f\n", moe::printable(model.path).c_str(), d.name().c_str(),
+                     s.bleu, s.chrf);
       }
     }
     if (row.directions > 0)
@@ -149,12 +151,11 @@ class DistillReport {
                   o_.split, ", ", o_.beam, o_.beam == 1 ? " beam" : " beams",
                   ". Gain kept: (score - dense) / (teacher - dense). Of several extracted "
                   "sub-networks each serves its own directions; the largest counts.\n");
-    std::error_code problem;
-    fs::create_directories(o_.out, problem);
-    moe::require(!problem, o_.out, ": cannot create the directory: ", problem.message());
-    moe::write_json(fs::path(o_.out) / "distill.json",
-                    {{"split", o_.split}, {"kinds", o_.kinds}, {"beam", o_.beam}, {"rows", rows}});
-    moe::atomic_write(fs::path(o_.out) / "distill.md", moe::markdown(table) + "\n" + about);
+    moe::FileSet files(o_.out);
+    files.add("distill.json",
+              moe::dump_json({{"split", o_.split}, {"kinds", o_.kinds}, {"beam", o_.beam}, {"rows", rows}}));
+    files.add("distill.md", moe::markdown(table) + "\n" + about);
+    files.commit();
     std::printf("%s\n%s", moe::markdown(table).c_str(), about.c_str());
     std::fflush(stdout);
     moe::require(std::ferror(stdout) == 0, "standard output: cannot write; is the disk full?");

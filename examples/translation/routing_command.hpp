@@ -10,6 +10,7 @@
 
 #include "run_files.hpp"
 #include "scoring.hpp"
+#include "sparsemoe/io/file_set.hpp"
 #include "sparsemoe/report/routing_report.hpp"
 
 namespace nmt {
@@ -95,11 +96,12 @@ inline int routing(RoutingOptions o) {
     }
     std::fprintf(stderr, "%zu of %zu directions\n", g + 1, all.size());
   }
-  fs::create_directories(o.out);
-  moe::atomic_write(fs::path(o.out) / "routing.csv", moe::routing_csv(use));
-  moe::write_json(fs::path(o.out) / "routing.json", moe::routing_json(use));
-  moe::write_routing_report(use, "Routing of " + moe::run_name(o.model) + " on " + o.split, "direction",
-                            fs::path(o.out) / "routing.html");
+  moe::FileSet files(o.out);
+  files.add("routing.csv", moe::routing_csv(use));
+  files.add("routing.json", moe::dump_json(moe::routing_json(use)));
+  const std::string title = "Routing of " + moe::run_name(o.model) + " on " + o.split;
+  files.add("routing.html", moe::routing_page(use, title, "direction").text());
+  files.commit();
   for (const auto& u : use) {
     double mean = 0;
     for (std::size_t g = 0; g < groups.size(); ++g)

@@ -7,12 +7,13 @@
 #include <array>
 #include <cstdint>
 #include <ctime>
-#include <fstream>
 #include <string>
 #include <thread>
 
 #include "sparsemoe/config.hpp"
+#include "sparsemoe/io/file.hpp"
 #include "sparsemoe/io/json.hpp"
+#include "sparsemoe/io/line_reader.hpp"
 
 namespace nmt {
 
@@ -34,10 +35,15 @@ inline std::string host_name() {
 
 /// As the system calls it; "" where it does not say.
 inline std::string processor_name() {
-  std::ifstream about("/proc/cpuinfo");
-  for (std::string line; std::getline(about, line);)
-    if (const std::size_t at = line.find(": "); line.starts_with("model name") && at != std::string::npos)
-      return line.substr(at + 2);
+  try {
+    const auto file = sparsemoe::File::open_read("/proc/cpuinfo");
+    sparsemoe::LineReader about(file.descriptor(), file.path().string());
+    for (std::string line; about.next(line);)
+      if (const std::size_t at = line.find(": "); line.starts_with("model name") && at != std::string::npos)
+        return line.substr(at + 2);
+  } catch (const sparsemoe::Error&) {
+    return "";
+  }
   return "";
 }
 

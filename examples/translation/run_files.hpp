@@ -135,7 +135,7 @@ inline fs::path model_directory(const fs::path& path) {
   const auto found = moe::find_checkpoint(path, moe::Verify::content, model_files());
   moe::require(found.has_value(), path.string(),
                ": neither a checkpoint (no config.json) nor a run with one (no step-N)");
-  for (const auto& sentence : found->refused) std::fprintf(stderr, "warning: %s\n", sentence.c_str());
+  for (const auto& sentence : found->refused) moe::warn(sentence);
   return found->path;
 }
 

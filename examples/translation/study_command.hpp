@@ -13,6 +13,7 @@
 
 #include "commands.hpp"
 #include "extract_command.hpp"
+#include "sparsemoe/io/file_set.hpp"
 #include "sparsemoe/report/html.hpp"
 #include "train.hpp"
 
@@ -294,12 +295,12 @@ class Study {
                        {"tokens_per_second", by_batch},
                        {"peak_of_token_token", token_peak > 0 ? moe::Json(t.best() / token_peak) : moe::Json()}});
     }
-    moe::write_json(out_ / "study.json", {{"rows", all}, {"throughput", times}, {"settings", moe::to_json(s_)}});
     const std::string not_timed = "Not timed (--speed-rows 0).";
-    moe::atomic_write(out_ / "study.md", "## Routing strategies\n\n" + moe::markdown(means) +
-                                             "\n## BLEU by direction\n\n" + moe::markdown(languages) +
-                                             "\n## Greedy decoding, tokens a second\n\n" +
-                                             (timed_.empty() ? not_timed + "\n" : moe::markdown(speed)));
+    moe::FileSet files(out_);
+    files.add("study.json", moe::dump_json({{"rows", all}, {"throughput", times}, {"settings", moe::to_json(s_)}}));
+    files.add("study.md", "## Routing strategies\n\n" + moe::markdown(means) + "\n## BLEU by direction\n\n" +
+                              moe::markdown(languages) + "\n## Greedy decoding, tokens a second\n\n" +
+                              (timed_.empty() ? not_timed + "\n" : moe::markdown(speed)));
     moe::HtmlReport page("Routing strategies", "written by sparsemoe " SPARSEMOE_VERSION);
     page.section("Scores");
     page.paragraph(
@@ -310,7 +311,8 @@ class Study {
     page.table(languages);
     page.section("Greedy decoding, tokens a second");
     timed_.empty() ? page.paragraph(not_timed) : page.table(speed);
-    page.write(out_ / "study.html");
+    files.add("study.html", page.text());
+    files.commit();
     std::printf("%s", moe::markdown(means).c_str());
     require_written();
   }

@@ -62,7 +62,7 @@ class TrainingRun {
     moe::atomic_write(run_ / "settings.json", moe::to_json(s_).dump(2) + "\n");  // after all that can be refused
     if (!data_->from_cache())
       if (const std::string problem = kept.save(data_->pairs); !problem.empty())
-        std::fprintf(stderr, "warning: the encoded corpus is not kept for --resume: %s\n", problem.c_str());
+        moe::warn("the encoded corpus is not kept for --resume: ", problem);
   }
 
   /// 0 when done; 128 + signal when stopped by one, with everything saved. Throws Error with Exit::diverged after too
@@ -145,7 +145,7 @@ class TrainingRun {
     try {
       moe::remove_unfinished(run_);
     } catch (const moe::FileError& problem) {
-      std::fprintf(stderr, "warning: %s\n", problem.what());
+      moe::warn(problem.what());
     }
   }
   void make_directory() {
@@ -160,7 +160,7 @@ class TrainingRun {
   void find_checkpoint() {
     from_ = moe::find_checkpoint(run_);
     if (!from_) return;
-    for (const auto& sentence : from_->refused) std::fprintf(stderr, "warning: %s\n", sentence.c_str());
+    for (const auto& sentence : from_->refused) moe::warn(sentence);
     TrainSettings before;
     moe::load_config(run_ / "settings.json", before);
     changes_ = setting_changes(before, s_, run_ / "settings.json");
@@ -183,8 +183,8 @@ class TrainingRun {
   void restore() {
     model_->load(from_->path, true);
     model_->set_numbers(state_.numbers);
-    std::fprintf(stderr, "resumed from %s\n", from_->path.c_str());
-    for (const auto& change : changes_) std::fprintf(stderr, "%s\n", change.sentence().c_str());
+    moe::say("resumed from ", from_->path.string());
+    for (const auto& change : changes_) moe::say(change.sentence());
   }
 
   void build_model() {
@@ -222,7 +222,7 @@ class TrainingRun {
                  ": its tokenizer is another than ", data_->corpus.tokenizer.string(), "; give --tokenizer ",
                  (from / "spm.model").string());
     model_->upcycle(from / "model.safetensors");
-    std::fprintf(stderr, "starts from the dense model of %s\n", from.c_str());
+    moe::say("starts from the dense model of ", from.string());
   }
 
   /// Says and logs what is trained, or that it goes on and how.
@@ -246,8 +246,7 @@ class TrainingRun {
     }
     std::fprintf(stderr, "%lld parameters, %zu directions, %s\n", static_cast<long long>(model_->parameters()),
                  data_->pairs.size(), data_->pairs_sentence().c_str());
-    if (const std::string about = data_->validation_sentence(); !about.empty())
-      std::fprintf(stderr, "%s\n", about.c_str());
+    if (const std::string about = data_->validation_sentence(); !about.empty()) moe::say(about);
   }
 
   double learning_rate() const {

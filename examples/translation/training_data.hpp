@@ -13,6 +13,7 @@
 #include "encoding_cache.hpp"
 #include "settings.hpp"
 #include "sparsemoe/io/short_text.hpp"
+#include "sparsemoe/io/terminal.hpp"
 
 namespace nmt {
 
@@ -65,7 +66,7 @@ class TrainingData {
     for (const auto& d : directions_of(corpus.languages, s_.directions))
       if (file.serves(d.source, d.target)) pairs.push_back({d, file.task_of(d.source, d.target), {}, {}, 0});
     from_cache_ = kept.load(pairs, tokenizer->size(), s_.max_length) && as_encoded_now();
-    if (!from_cache_) std::fprintf(stderr, "encoding %s ...\n", s_.corpus.c_str());
+    if (!from_cache_) moe::say("encoding ", s_.corpus, " ...");
     for (auto& d : pairs) {
       if (!from_cache_) d = encoded("train", d, 0);
       if (corpus.splits.count("dev") != 0) dev.push_back(encoded("dev", d, s_.validate_rows));

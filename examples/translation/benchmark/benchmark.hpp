@@ -16,6 +16,7 @@
 #include "../extract_command.hpp"
 #include "../translate.hpp"
 #include "limits.hpp"
+#include "sparsemoe/io/file_set.hpp"
 #include "sparsemoe/report/html.hpp"
 
 namespace nmt {
@@ -237,7 +238,7 @@ class Benchmark {
       std::fprintf(stderr, "experts %lld, batch %lld:", static_cast<long long>(all[0].entry.experts),
                    static_cast<long long>(batch));
       for (std::size_t i = results_.size() - all.size(); i < results_.size(); ++i)
-        std::fprintf(stderr, " %s %.0f", results_[i].model.c_str(), results_[i].tokens_per_second);
+        std::fprintf(stderr, " %s %.0f", moe::printable(results_[i].model).c_str(), results_[i].tokens_per_second);
       std::fprintf(stderr, " tokens/s\n");
     }
   }
@@ -340,8 +341,9 @@ class Benchmark {
                       {"speed_of_reference", base.seconds / r.seconds},
                       {"speed_of_reference_at_the_limits", base.limit_seconds / r.limit_seconds}});
     }
-    moe::write_json(out_ / "benchmark.json",
-                    {{"reference", reference()}, {"results", list}, {"settings", moe::to_json(s_)}});
+    moe::FileSet files(out_);
+    files.add("benchmark.json",
+              moe::dump_json({{"reference", reference()}, {"results", list}, {"settings", moe::to_json(s_)}}));
     moe::HtmlReport page("Decoding speed", "written by sparsemoe " SPARSEMOE_VERSION);
     page.paragraph(
         "Models decode the same tokens in turn. Limit: every weight that a step needs is read once, at the bandwidth "
@@ -356,8 +358,9 @@ class Benchmark {
       page.table(table);
       page.line_charts(charts(experts));
     }
-    moe::atomic_write(out_ / "benchmark.md", markdown);
-    page.write(out_ / "benchmark.html");
+    files.add("benchmark.md", markdown);
+    files.add("benchmark.html", page.text());
+    files.commit();
     std::printf("%s", markdown.c_str());
     require_written();
   }

@@ -89,8 +89,8 @@ inline Json routing_json(const std::vector<ExpertUse>& layers) {
 }
 
 /// One page. `group_label` says what a row is: "direction" or "language".
-inline void write_routing_report(const std::vector<ExpertUse>& layers, const std::string& title,
-                                 const std::string& group_label, const std::filesystem::path& out_html) {
+inline HtmlReport routing_page(const std::vector<ExpertUse>& layers, const std::string& title,
+                               const std::string& group_label) {
   HtmlReport page(title, "written by sparsemoe " SPARSEMOE_VERSION);
   page.section("Summary");
   Table summary{{"layer", "router", "experts", "dead experts", "least entropy, bits", "mean entropy, bits",
@@ -120,7 +120,11 @@ inline void write_routing_report(const std::vector<ExpertUse>& layers, const std
     page.drawing(svg_tree("Likeness by expert use, " + stack, "root of the Jensen-Shannon divergence, average linkage",
                           uses.front().groups, merges));
   }
-  page.write(out_html);
+  return page;
+}
+inline void write_routing_report(const std::vector<ExpertUse>& layers, const std::string& title,
+                                 const std::string& group_label, const std::filesystem::path& out_html) {
+  routing_page(layers, title, group_label).write(out_html);
 }
 
 }  // namespace sparsemoe::inline SPARSEMOE_ABI
