@@ -279,6 +279,11 @@ if(SPARSEMOE_BUILD_EXAMPLES)
       sparsemoe_ctest(program_${name} program ${CMAKE_CURRENT_SOURCE_DIR}/tests/program/${name}.sh
                       $<TARGET_FILE:sparsemoe-nmt>)
     endforeach()
+    if(added_sparsemoe-convert)
+      sparsemoe_ctest(program_faults program ${CMAKE_CURRENT_SOURCE_DIR}/tests/program/faults.sh
+                      $<TARGET_FILE:sparsemoe-nmt> $<TARGET_FILE:sparsemoe-convert>
+                      ${CMAKE_CURRENT_SOURCE_DIR}/tests/data/goldens/models/t5_relu_a)
+    endif()
     foreach(name IN LISTS trainers)
       sparsemoe_ctest(program_${name} program ${CMAKE_CURRENT_SOURCE_DIR}/tests/program/${name}.sh
                       $<TARGET_FILE:sparsemoe-nmt> $<TARGET_FILE:sparsemoe-${name}>)

@@ -24,5 +24,6 @@ else
   echo "skipped: no clang++-16 (tests/install_packages.sh --full)"
   skipped=$((skipped + 1))
 fi
+count "one way to read and to write" tests/check_sources.sh
 count "consumer projects" tests/consumer/run.sh
 finish
