@@ -9,8 +9,10 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "generator.hpp"
+#include "sparsemoe/text/language.hpp"
 #include "tokenizer/engine.hpp"
 #include "tokenizer/pipeline.hpp"
 #include "tokenizer/sentencepiece_tokenizer.hpp"
