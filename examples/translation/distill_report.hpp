@@ -105,12 +105,13 @@ class DistillReport {
                                        o_.kinds, o_.max_length, o_.rows, o_.beam);
         if (s.segments == 0) continue;
         if (s.cut > 0)
-          std::fprintf(stderr, "warning: %s: %lld sources are longer than %lld tokens and are cut\n", d.name().c_str(),
-                       static_cast<long long>(s.cut), static_cast<long long>(o_.max_length));
+          std::fprintf(stderr, "warning: %s: %lld sources are longer than %lld tokens and are cut\n",
+                       moe::printable(d.name()).c_str(), static_cast<long long>(s.cut),
+                       static_cast<long long>(o_.max_length));
         row.bleu += s.bleu, row.chrf += s.chrf, ++row.directions;
         row.by_direction[d.name()] = {{"bleu", s.bleu}, {"chrf", s.chrf}, {"segments", s.segments}};
-        std::fprintf(stderr, "%s: %s, BLEU %.1f, chrF %.1f\n", moe::printable(model.path).c_str(), d.name().c_str(),
-                     s.bleu, s.chrf);
+        std::fprintf(stderr, "%s: %s, BLEU %.1f, chrF %.1f\n", moe::printable(model.path).c_str(),
+                     moe::printable(d.name()).c_str(), s.bleu, s.chrf);
       }
     }
     if (row.directions > 0)
