@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <limits>
 
 #include "sparsemoe/backend/cuda.hpp"
 #include "sparsemoe/routers/sentence.hpp"
@@ -53,15 +54,27 @@ SearchResult run(SearchOptions options, const CopyBatch& b) {
                 options);
 }
 
+/// Every kind of rule that changes scores.
+ScoreRules all_rules() {
+  ScoreRules rules;
+  rules.repetition_penalty = 1.3, rules.source_penalty = 1.2, rules.source_ngram = 3, rules.min_total = 3;
+  rules.biases = {{{5}, 0.5}, {{6, 7}, -1.0}, {{8}, -std::numeric_limits<double>::infinity()}};
+  rules.suppressed = {9}, rules.suppressed_first = {3};
+  rules.decay_start = 4, rules.decay = 1.1;
+  rules.remove_invalid = rules.renormalise = true;
+  return rules;
+}
+
 template <class Router>
 void agrees() {
   const CopyBatch batch(9, 7, vocabulary, 1);
   for (const index_t beams : {1, 4})
-    for (const index_t ngram : {0, 2}) {
+    for (const index_t ngram : {0, 2, 3}) {
       CAPTURE(beams);
       CAPTURE(ngram);
       SearchOptions options = options_of(beams, beams, 12);
       options.no_repeat_ngram = ngram;
+      if (ngram == 3) options.rules = all_rules();
       const SearchResult host = run<Cpu, Router>(options, batch), device = run<Cuda, Router>(options, batch);
       REQUIRE(device.size() == host.size());
       for (std::size_t s = 0; s < host.size(); ++s) {

@@ -10,6 +10,7 @@
 #include "sparsemoe/infer/beam.hpp"
 #include "sparsemoe/infer/candidates.hpp"
 #include "sparsemoe/infer/search.hpp"
+#include "sparsemoe/kernels/elementwise.hpp"
 #include "sparsemoe/random.hpp"
 #include "sparsemoe/text/utf8.hpp"
 
@@ -190,6 +191,12 @@ TEST_CASE("scores that are no numbers are an error, or numbers where that is ask
   CHECK_THROWS_AS(run(none, greedy_options(2)), NoAnswer);
   Table one = table_of(4, {-inf, -inf, 1, -inf});
   CHECK(run(one, greedy_options(2))[0][0].tokens == Ids{2, 2});
+}
+TEST_CASE("ReLU keeps NaN, and gives no negative zero") {
+  CHECK(std::isnan(Relu::value(std::numeric_limits<float>::quiet_NaN())));
+  CHECK_FALSE(std::signbit(Relu::value(-0.0f)));
+  CHECK(Relu::value(-2.0f) == 0);
+  CHECK(Relu::value(2.0f) == 2);
 }
 TEST_CASE("what makes no sense is refused") {
   Table m = table_of(4, {0, 0, 0, 1});

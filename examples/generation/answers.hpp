@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "sparsemoe/io/json_config.hpp"
+#include "sparsemoe/io/terminal.hpp"
 #include "sparsemoe/text/input.hpp"
 
 namespace generation {
@@ -33,8 +34,7 @@ inline std::string utf8_line(std::string_view line, BadBytes bad, const std::str
   if (!moe::find_invalid_utf8(line)) return std::string(line);
   if (bad == BadBytes::refused) moe::require_utf8(line, where);
   moe::RepairedText repaired = moe::repair_utf8(line);
-  std::fprintf(stderr, "warning: %s: not valid UTF-8; U+FFFD in %zu place%s\n", where.c_str(), repaired.replaced,
-               repaired.replaced == 1 ? "" : "s");
+  moe::warn(where, ": not valid UTF-8; U+FFFD in ", repaired.replaced, " place", repaired.replaced == 1 ? "" : "s");
   return std::move(repaired.text);
 }
 

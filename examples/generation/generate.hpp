@@ -1,19 +1,23 @@
-// generate.hpp -- lines of standard input through a Hugging Face checkpoint to standard output, in order; an empty line
-// gives an empty line. Read next: generator.hpp.
+// generate.hpp -- requests of standard input through a Hugging Face checkpoint to standard output, in order; an empty
+// line gives an empty line. Read next: search_plan.hpp for what is searched, answers.hpp for rows, generator.hpp.
 #pragma once
 
+#include <unistd.h>
+
 #include <algorithm>
-#include <cstdio>
-#include <iostream>
-#include <map>
+#include <new>
 #include <optional>
 #include <sstream>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "answers.hpp"
 #include "generator.hpp"
-#include "sparsemoe/io/json.hpp"
-#include "sparsemoe/text/utf8.hpp"
+#include "search_plan.hpp"
+#include "sparsemoe/io/environment.hpp"
+#include "sparsemoe/io/line_reader.hpp"
+#include "sparsemoe/io/terminal.hpp"
 #include "tokenize.hpp"
 #include "tokenizer.hpp"
 
@@ -21,54 +25,102 @@ namespace generation {
 
 struct GenerateOptions {
   std::string model, from, to;
-  bool ids = false, json = false, tokenize = false;
+  bool ids = false;    // requests and answers are ids of tokens
+  bool json = false;   // answers are rows of JSON
+  bool jsonl = false;  // requests too
+  bool strict = false;
+  bool tokenize = false;  // print ids of texts, and run no model
   int threads = 0;
-  std::int64_t batch = 16, max_new_tokens = 128, beam = 1, nbest = 1, no_repeat_ngram = 0;
-  double length_penalty = 1;
-  moe::Stopping stopping = moe::Stopping::no_better;
+  std::int64_t batch = 16;
+  std::optional<std::int64_t> max_source;  // tokens of an input; 0: any; default: the positions that the model has
+  SearchSettings search;
 };
-/// Values of --early-stopping.
-inline const std::map<std::string, moe::Stopping> stopping_names = {
-    {"heuristic", moe::Stopping::no_better}, {"first", moe::Stopping::first_found}, {"never", moe::Stopping::none_can}};
-inline constexpr const char* stopping_help =
-    "A sentence with as many outputs as beams is done: heuristic: when what goes on scores no better at its present "
-    "length; first: at once; never: when no length could make it better";
 
-/// Throws Error for a checkpoint that cannot be loaded, contradicting options, and malformed input with its line
-/// number; what was before it has been written then.
-inline int generate(const GenerateOptions& o) {
-  moe::require(o.nbest <= o.beam, "--nbest ", o.nbest, " needs --beam ", o.nbest, " or more; it is ", o.beam);
-  const moe::hf::Config config{fs::path(o.model)};
-  std::optional<Tokenizer> tokenizer;
-  if (!o.ids) tokenizer.emplace(config);
-  const bool languages = tokenizer && tokenizer->multilingual();
-  moe::require(languages || (o.from.empty() && o.to.empty()), "--from and --to: ",
-               o.ids ? "not together with --ids" : "this checkpoint has no languages; run it with sparsemoe-generate");
-  moe::require(!languages || (!o.from.empty() && !o.to.empty()),
-               "this checkpoint translates: give --from and --to, such as eng_Latn and fra_Latn");
-  const std::int32_t from = languages ? tokenizer->language(o.from, "--from") : 0;
-  const std::int32_t to = languages ? tokenizer->language(o.to, "--to") : -1;
-  moe::require(!o.tokenize || !o.ids, "--tokenize: not together with --ids");
-  if (o.tokenize) return print_ids(*tokenizer, from);
-  const auto generator = open_generator(config, o.threads);
+class GenerateCommand {
+ public:
+  /// Throws Error for a checkpoint that cannot be loaded and for options that contradict each other.
+  explicit GenerateCommand(const GenerateOptions& options)
+      : o_(options),
+        config_(fs::path(o_.model)),
+        file_(moe::hf::GenerationConfig::of(config_)),
+        most_(o_.max_source.value_or(config_.get<std::int64_t>("max_position_embeddings", 0))) {
+    if (!o_.search.no_sampling) file_.require_search();
+    if (!o_.ids) tokenizer_.emplace(config_);
+    const bool languages = tokenizer_ && tokenizer_->multilingual();
+    moe::require(
+        languages || (o_.from.empty() && o_.to.empty()), "--from and --to: ",
+        o_.ids ? "not together with --ids" : "this checkpoint has no languages; run it with sparsemoe-generate");
+    moe::require(!languages || (!o_.from.empty() && !o_.to.empty()),
+                 "this checkpoint translates: give --from and --to, such as eng_Latn and fra_Latn");
+    if (languages) from_ = tokenizer_->language(o_.from, "--from"), to_ = tokenizer_->language(o_.to, "--to");
+    moe::require(!o_.tokenize || !o_.ids, "--tokenize: not together with --ids");
+    if (o_.tokenize) return;
+    generator_ = open_generator(config_, o_.threads);
+    plan_.emplace(file_, o_.search, *generator_);
+    if (to_ >= 0) plan_->options.first = to_;
+  }
 
-  moe::SearchOptions options;
-  options.begin = std::max(generator->special().begin, 0);
-  options.end = generator->special().end;
-  options.first = to >= 0 ? to : generator->special().first;
-  options.beams = o.beam, options.nbest = o.nbest, options.max_length = o.max_new_tokens;
-  options.stopping = o.stopping;
-  options.length_penalty = o.length_penalty, options.no_repeat_ngram = o.no_repeat_ngram;
-
-  struct Line {
-    std::string text;
-    Ids ids;
-  };
-  const auto encode = [&](const std::string& text, std::size_t number) {
-    if (!o.ids) {
-      moe::require_utf8(text, moe::join("standard input:", number));
-      return tokenizer->encode(text, from);
+  /// Throws Error with the line's number for malformed input and for a line that has no answer or needs more memory
+  /// than there is; what was before it has been written then.
+  int run() {
+    if (o_.tokenize) return print_ids(*tokenizer_, from_);
+    constexpr int patience = 50;  // milliseconds to wait for one more line before starting on what there is
+    moe::LineReader input(STDIN_FILENO, "standard input");
+    for (bool more = true; more;) {
+      lines_.clear();
+      std::string problem, text;
+      try {
+        while (static_cast<std::int64_t>(lines_.size()) < o_.batch && (lines_.empty() || input.ready(patience))) {
+          more = input.next(text);
+          if (!more) break;
+          add(text);
+        }
+      } catch (const moe::Error& e) {  // what came before it is answered first
+        problem = e.what(), more = false;
+      }
+      answer();
+      moe::require(problem.empty(), problem);
     }
+    return 0;
+  }
+
+ private:
+  struct Line {
+    std::size_t number;
+    std::string source;  // as it is shown
+    Ids ids;             // empty: nothing to answer
+    std::int64_t room;   // tokens of an output
+    std::vector<moe::Hypothesis> found;
+  };
+  static std::string where(std::size_t number) { return moe::join("standard input:", number); }
+
+  void add(const std::string& text) {
+    const std::string place = where(++number_);
+    const RowFormat format = o_.jsonl ? RowFormat::json : RowFormat::text;
+    const BadBytes bad = o_.strict ? BadBytes::refused : BadBytes::replaced;
+    const Request request = read_request(text, format, bad, place);
+    Line line{number_, request.ids ? ids_text(*request.ids) : request.text, {}, 0, {}};
+    if (!request.empty()) {
+      if (request.ids)
+        line.ids = checked(*request.ids, place);
+      else
+        line.ids = o_.ids ? parse_ids(request.text, place) : tokenizer_->encode(request.text, from_);
+      cut(line.ids, !o_.ids && !request.ids, place);
+      try {
+        line.room = plan_->room(static_cast<std::int64_t>(line.ids.size()));
+      } catch (const moe::Error& e) {
+        moe::fail(place, ": ", e.what());
+      }
+    }
+    lines_.push_back(std::move(line));
+  }
+  Ids checked(Ids ids, const std::string& place) const {
+    for (const std::int32_t id : ids)
+      moe::require(id >= 0 && id < generator_->vocabulary(), place, ": '", id, "' is not an id below ",
+                   generator_->vocabulary());
+    return ids;
+  }
+  Ids parse_ids(const std::string& text, const std::string& place) const {
     Ids ids;
     std::istringstream in(text);
     for (std::string word; in >> word;) {
@@ -78,66 +130,103 @@ inline int generate(const GenerateOptions& o) {
         id = std::stoll(word, &used);
       } catch (const std::exception&) {
       }
-      moe::require(used == word.size() && id >= 0 && id < generator->vocabulary(), "standard input:", number, ": '",
-                   word, "' is not an id below ", generator->vocabulary());
+      moe::require(used == word.size() && id >= 0 && id < generator_->vocabulary(), place, ": ", "'",
+                   word.substr(0, 60), "'", " is not an id below ", generator_->vocabulary());
       ids.push_back(static_cast<std::int32_t>(id));
     }
     return ids;
-  };
-  const auto shown = [&](const moe::Hypothesis& h) {
-    if (!o.ids) {
-      Ids ids = h.tokens;
-      if (to >= 0 && !ids.empty() && ids.front() == to) ids.erase(ids.begin());
-      return tokenizer->decode(ids);
-    }
-    std::string text;
-    for (const std::int32_t id : h.tokens) text += (text.empty() ? "" : " ") + std::to_string(id);
-    return text;
-  };
-  const auto write = [&](const Line& line, std::vector<moe::Hypothesis> found, std::size_t number) {
-    if (found.empty()) found.push_back({{}, 0, true});  // an empty line
-    std::string out;
-    if (o.json) {
-      moe::Json outputs = moe::Json::array();
-      for (const auto& h : found) outputs.push_back({{"text", shown(h)}, {"score", h.score}, {"ended", h.ended}});
-      const moe::Json all = {{"source", line.text}, {"outputs", outputs}};
-      out = all.dump(-1, ' ', false, moe::Json::error_handler_t::replace) + "\n";
-    } else {
-      for (const auto& h : found)
-        out += (o.nbest > 1 ? moe::join(number, "\t", h.score, "\t") : std::string()) + shown(h) + "\n";
-    }
-    std::fwrite(out.data(), 1, out.size(), stdout);
-  };
+  }
+  /// Cuts a long input; what the tokenizer put at its end (its last token, of models that read and answer) stays there.
+  void cut(Ids& ids, bool framed, const std::string& place) const {
+    const auto most = static_cast<std::size_t>(most_);
+    if (most == 0 || ids.size() <= most) return;
+    moe::warn(place, ": ", ids.size(), " tokens, cut to --max-source ", most,
+              o_.max_source ? "" : ", the positions that the model has");
+    const std::int32_t last = ids.back();
+    ids.resize(most);
+    if (framed && !generator_->decoder_only()) ids.back() = last;
+  }
 
-  std::size_t number = 0;
-  bool more = true;
-  while (more) {
-    std::vector<Line> lines;
+  void answer() {
+    std::vector<Line*> asked;
+    for (Line& line : lines_)
+      if (!line.ids.empty()) asked.push_back(&line);
     std::string problem;
-    for (std::string text; static_cast<std::int64_t>(lines.size()) < o.batch;) {
-      more = static_cast<bool>(std::getline(std::cin, text));
-      if (!more) break;
-      if (!text.empty() && text.back() == '\r') text.pop_back();
-      try {
-        lines.push_back({text, text.empty() ? Ids{} : encode(text, number + lines.size() + 1)});
-      } catch (const moe::Error& e) {
-        problem = e.what(), more = false;
-        break;
+    std::size_t stopped = 0;
+    try {
+      search(asked);
+    } catch (const std::exception&) {  // one of them has no answer: the others, and those before it, have theirs
+      for (Line* line : asked) {
+        problem = search_alone(*line);
+        stopped = line->number;
+        if (!problem.empty()) break;
       }
     }
-    std::vector<Ids> texts;
-    for (const Line& line : lines)
-      if (!line.ids.empty()) texts.push_back(line.ids);
-    moe::SearchResult found;
-    if (!texts.empty()) found = generator->search(texts, options);
-    std::size_t next = 0;
-    for (const Line& line : lines)
-      write(line, line.ids.empty() ? std::vector<moe::Hypothesis>{} : found[next++], ++number);
-    std::fflush(stdout);
-    moe::require(std::ferror(stdout) == 0, "standard output: cannot write; is the disk full?");
-    moe::require(problem.empty(), problem);
+    std::string rows;
+    for (const Line& line : lines_)
+      if (problem.empty() || line.number < stopped) rows += rows_of(line);
+    write_rows(rows);
+    moe::require(problem.empty(), where(stopped), ": ", problem);
   }
-  return 0;
-}
+  void search(const std::vector<Line*>& lines) {
+    if (lines.empty()) return;
+    std::vector<Ids> texts;
+    std::vector<moe::index_t> rooms;
+    for (const Line* line : lines) texts.push_back(line->ids), rooms.push_back(line->room);
+    moe::SearchOptions options = plan_->options;
+    options.max_length = *std::max_element(rooms.begin(), rooms.end());
+    options.lengths = rooms.data();
+    auto found = generator_->search(texts, options);
+    for (std::size_t i = 0; i < lines.size(); ++i) lines[i]->found = std::move(found[i]);
+  }
+  /// What went wrong; "" if nothing did.
+  std::string search_alone(Line& line) {
+    try {
+      search({&line});
+      return "";
+    } catch (const moe::NoAnswer& e) {
+      return e.reason;
+    } catch (const moe::Error& e) {
+      return e.what();
+    } catch (const std::bad_alloc&) {
+    } catch (const std::length_error&) {
+    }
+    return moe::join(line.ids.size(), " tokens with up to ", line.room, " new ones take more memory than the ",
+                     moe::available_memory() >> 20, " MiB that there are");
+  }
+
+  static std::string ids_text(const Ids& ids) {
+    std::string text;
+    for (const std::int32_t id : ids) text += (text.empty() ? "" : " ") + std::to_string(id);
+    return text;
+  }
+  std::string shown(const moe::Hypothesis& h) const {
+    if (o_.ids) return ids_text(h.tokens);
+    Ids ids = h.tokens;
+    if (to_ >= 0 && !ids.empty() && ids.front() == to_) ids.erase(ids.begin());
+    return tokenizer_->decode(ids);
+  }
+  std::string rows_of(const Line& line) const {
+    std::vector<Answer> answers;
+    for (const moe::Hypothesis& h : line.found) answers.push_back({shown(h), h.score, h.ended});
+    if (answers.empty()) answers.emplace_back();  // an empty line is its own answer
+    const AnswerFormat format{o_.json || o_.jsonl ? RowFormat::json : RowFormat::text, plan_->options.nbest > 1};
+    return answer_rows(format, line.number, line.source, answers);
+  }
+
+  GenerateOptions o_;
+  moe::hf::Config config_;
+  moe::hf::GenerationConfig file_;
+  std::int64_t most_;
+  std::optional<Tokenizer> tokenizer_;
+  std::int32_t from_ = 0, to_ = -1;
+  std::unique_ptr<Generator> generator_;
+  std::optional<SearchPlan> plan_;
+  std::size_t number_ = 0;
+  std::vector<Line> lines_;
+};
+
+/// Answers standard input; errors are those of GenerateCommand.
+inline int generate(const GenerateOptions& o) { return GenerateCommand(o).run(); }
 
 }  // namespace generation

@@ -24,13 +24,16 @@ class Generator {
   const moe::hf::SpecialTokens& special() const { return special_; }
   std::int64_t vocabulary() const { return vocabulary_; }
   std::int64_t parameters() const { return parameters_; }
-  /// Outputs for each text, best first. Throws Error for an id outside of the vocabulary, an empty text, and options
-  /// that make no sense.
+  /// Whether it goes on with its input, rather than reads it and answers.
+  bool decoder_only() const { return decoder_only_; }
+  /// Outputs for each text, best first. Throws Error for an id outside of the vocabulary, an empty text, options that
+  /// make no sense, and more memory than there is; NoAnswer for a text that the model has no finite scores for.
   virtual moe::SearchResult search(const std::vector<Ids>& texts, const moe::SearchOptions& options) = 0;
 
  protected:
   moe::hf::SpecialTokens special_;
   std::int64_t vocabulary_ = 0, parameters_ = 0;
+  bool decoder_only_ = false;
 };
 
 std::unique_ptr<Generator> open_t5(const moe::hf::Config& config, int threads);

@@ -99,27 +99,24 @@ int program(int argc, char** argv) {
   translate->add_option("--batch", t.batch, "Lines decoded together")
       ->capture_default_str()
       ->check(CLI::Range(1, 4096));
-  translate->add_option("--max-length", t.max_length, "Most tokens of an output")
-      ->capture_default_str()
+  translate->add_option("--max-length", t.max_length, "Most tokens of an output; default: 256")
       ->check(CLI::Range(1, 100000));
   translate
       ->add_option("--max-source", t.max_source,
                    "Most tokens of an input; longer ones are cut, with a warning; default: 1024")
       ->check(CLI::Range(8, 100000));
-  translate->add_option("--beam", t.beam, "Beams; 1: greedy")->capture_default_str()->check(CLI::Range(1, 64));
-  translate->add_option("--nbest", t.nbest, "Translations a line, as rows: line number, score, text")
-      ->capture_default_str()
+  translate->add_option("--beam", t.search.beam, "Beams; 1: greedy, the default")->check(CLI::Range(1, 64));
+  translate->add_option("--nbest", t.search.nbest, "Translations a line, as rows: line number, score, text; default: 1")
       ->check(CLI::Range(1, 64));
   translate
-      ->add_option("--length-penalty", t.length_penalty,
-                   "A score is the summed log-probability over (number of tokens)^this")
-      ->capture_default_str()
+      ->add_option("--length-penalty", t.search.length_penalty,
+                   "A score is the summed log-probability over (number of tokens)^this; default: 1")
       ->check(CLI::Range(-10.0, 10.0));
-  translate->add_option("--early-stopping", t.stopping, generation::stopping_help)
+  translate->add_option("--early-stopping", t.search.stopping, generation::stopping_help)
       ->transform(CLI::CheckedTransformer(generation::stopping_names));
   translate
-      ->add_option("--no-repeat-ngram", t.no_repeat_ngram, "No n-gram of so many tokens twice in a translation; 0: any")
-      ->capture_default_str()
+      ->add_option("--no-repeat-ngram", t.search.no_repeat_ngram,
+                   "No n-gram of so many tokens twice in a translation; 0, the default: any")
       ->check(CLI::Range(0, 1000));
   add_expert_options(translate, t.experts);
   translate->add_flag("--json", t.json, "A row of JSON a line: line, source, and outputs with text, score and ended");

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <numeric>
 #include <optional>
@@ -42,15 +41,18 @@ inline LoadedModel load_model(const fs::path& path, std::int64_t threads, const 
 
 struct TranslateOptions {
   std::string model, from = "en", to;
-  std::int64_t threads = 0, batch = 64, max_length = 256;
+  std::int64_t threads = 0, batch = 64;
   std::optional<std::int64_t> max_source;  // default: 1024, or the positions of a Hugging Face checkpoint
-  std::int64_t beam = 1, nbest = 1, no_repeat_ngram = 0;
-  double length_penalty = 1;
-  moe::Stopping stopping = moe::Stopping::no_better;
-  bool json = false;    // answers are rows of JSON
-  bool jsonl = false;   // requests too
-  bool strict = false;  // bytes that are no UTF-8 are an error
+  std::optional<std::int64_t> max_length;  // default: 256, or as a Hugging Face checkpoint says
+  generation::SearchSettings search;       // defaults: one beam, or as a Hugging Face checkpoint says
+  bool json = false;                       // answers are rows of JSON
+  bool jsonl = false;                      // requests too
+  bool strict = false;                     // bytes that are no UTF-8 are an error
   ExpertOptions experts;
+
+  std::int64_t beams() const { return search.beam.value_or(1); }
+  std::int64_t outputs() const { return search.nbest.value_or(1); }
+  std::int64_t longest() const { return max_length.value_or(256); }
 };
 
 inline void require_written() {
@@ -63,15 +65,15 @@ class TranslateCommand {
   /// Throws Error for a model that cannot be loaded, a language it does not know, and options that contradict each
   /// other.
   explicit TranslateCommand(const TranslateOptions& options) : o_(options) {
-    moe::require(o_.nbest <= o_.beam, "--nbest ", o_.nbest, " needs --beam ", o_.nbest, " or more; it is ", o_.beam);
-    moe::require(std::isfinite(o_.length_penalty), "--length-penalty must be a number, not ", o_.length_penalty);
+    moe::require(o_.outputs() <= o_.beams(), "--nbest ", o_.outputs(), " needs --beam ", o_.outputs(),
+                 " or more; it is ", o_.beams());
     loaded_ = load_model(o_.model, o_.threads, o_.experts);
     o_.from = require_language(loaded_.file, o_.from, "--from");
     o_.to = require_language(loaded_.file, o_.to, "--to");
     task_ = loaded_.file.task_of(o_.from, o_.to);
     tag_ = loaded_.tokenizer->tag(o_.to);
     format_.rows = o_.json ? generation::RowFormat::json : generation::RowFormat::text;
-    format_.numbered = o_.nbest > 1;
+    format_.numbered = o_.outputs() > 1;
   }
 
   /// Throws Error with the line's number for what is no request and, if strict, for malformed UTF-8, after what was
@@ -135,7 +137,7 @@ class TranslateCommand {
     for (std::size_t at = 0; at < order.size();) {
       // Fewer lines when they are long: attention grows with the square of the length, the kept keys with the beams.
       const auto length = static_cast<std::int64_t>(order[at]->source.size());
-      const auto rows = std::max<std::int64_t>(1, std::min(o_.batch, 16384 / (length * o_.beam)));
+      const auto rows = std::max<std::int64_t>(1, std::min(o_.batch, 16384 / (length * o_.beams())));
       const std::size_t end = std::min(order.size(), at + static_cast<std::size_t>(rows));
       translate_batch(
           {order.begin() + static_cast<std::ptrdiff_t>(at), order.begin() + static_cast<std::ptrdiff_t>(end)});
@@ -152,17 +154,17 @@ class TranslateCommand {
       sources.push_back(&line->source);
       // Room for a translation half as long again as the source, and then some for short ones.
       const auto room = static_cast<std::int64_t>(line->source.size()) * 3 / 2 + 16;
-      lengths.push_back(std::min(o_.max_length, room) + 1);
+      lengths.push_back(std::min(o_.longest(), room) + 1);
     }
     make_batch(sources, {}, std::vector<std::int32_t>(rows.size(), task_), batch_);
     moe::SearchOptions options;
     options.begin = Tokenizer::begin, options.end = Tokenizer::end;
-    options.beams = o_.beam, options.nbest = o_.nbest;
+    options.beams = o_.beams(), options.nbest = o_.outputs();
     options.max_length = *std::max_element(lengths.begin(), lengths.end());
     options.lengths = lengths.data();
-    options.length_penalty = o_.length_penalty;
-    options.stopping = o_.stopping;
-    options.no_repeat_ngram = o_.no_repeat_ngram;
+    options.length_penalty = o_.search.length_penalty.value_or(1);
+    options.stopping = o_.search.stopping.value_or(moe::Stopping::no_better);
+    options.no_repeat_ngram = o_.search.no_repeat_ngram.value_or(0);
     try {
       auto found = loaded_.translator->search(batch_, options);
       for (std::size_t i = 0; i < rows.size(); ++i) rows[i]->found = std::move(found[i]);
@@ -202,13 +204,12 @@ inline int translate(TranslateOptions o) {
   if (!is_hugging_face(o.model)) return TranslateCommand(o).run();
   moe::require(!o.experts.int8 && !o.experts.mapped,
                "--int8-experts and --mapped-experts: not for Hugging Face checkpoints");
-  moe::require(!o.max_source, "--max-source: not for Hugging Face checkpoints");
-  moe::require(!o.jsonl && !o.strict, "--jsonl and --strict: not for Hugging Face checkpoints");
   generation::GenerateOptions g;
-  g.model = o.model, g.from = o.from, g.to = o.to, g.json = o.json;
-  g.threads = static_cast<int>(o.threads), g.batch = o.batch, g.max_new_tokens = o.max_length;
-  g.beam = o.beam, g.nbest = o.nbest, g.no_repeat_ngram = o.no_repeat_ngram, g.length_penalty = o.length_penalty;
-  g.stopping = o.stopping;
+  g.model = o.model, g.from = o.from, g.to = o.to;
+  g.json = o.json, g.jsonl = o.jsonl, g.strict = o.strict;
+  g.threads = static_cast<int>(o.threads), g.batch = o.batch, g.max_source = o.max_source;
+  g.search = o.search;
+  g.search.max_new_tokens = o.max_length;
   return generation::generate(g);
 }
 

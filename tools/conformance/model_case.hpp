@@ -204,6 +204,7 @@ class Arguments {
 inline SearchOptions generate_options(const hf::SpecialTokens& special, Arguments& from, index_t prompt) {
   SearchOptions options;
   options.begin = std::max(special.begin, 0), options.end = special.end;
+  options.beam_rules = BeamRules::transformers_4_38;  // which made these cases
   require(!from.get("do_sample", false), "argument do_sample: sampling is not offered");
   options.max_length = from.get("max_new_tokens", from.get("max_length", index_t(20)) - prompt);
   options.min_length = from.get("min_new_tokens", std::max<index_t>(0, from.get("min_length", prompt) - prompt));

@@ -224,14 +224,14 @@ class Beams {
   bool choose(index_t g, index_t to) {
     KeptList& kept = kept_[at(sentence_[at(g)])];
     const index_t first = to * k_;
-    const bool last = length_ == kept.most;
+    const bool last = length_ == kept.most, older = o_.beam_rules == BeamRules::transformers_4_38;
     index_t filled = 0;
     bool ended = false;
     for (std::size_t rank = 0; rank < candidates_.size() && filled < k_; ++rank) {
       const Candidate& c = candidates_[rank];
       const bool end = is_end(c.id);
       // What ends beyond the best `beams` would crowd out what goes on and is better.
-      if ((end || last) && rank < at(k_)) {
+      if ((end || (last && !older)) && rank < at(k_)) {
         keep(kept, {history(c.row), length_ - 1, end ? -1 : c.id}, o_.score(c.total, length_), end);
         ended = ended || end;
       }
@@ -245,11 +245,17 @@ class Beams {
         if (alive(r)) keep(kept, {history(r), n, -1}, o_.score(total_[at(r)], n), false);
       return true;
     }
-    if (last || filled == 0 || (k_ == 1 && ended)) return true;
+    if ((last && !older) || (k_ == 1 && ended)) return true;
+    if (filled == 0 && !older) return true;
     const bool longest = o_.stopping == Stopping::none_can && o_.length_penalty > 0;
-    return static_cast<index_t>(kept.items.size()) >= k_ &&
-           (o_.stopping == Stopping::first_found ||
-            kept.worst() >= o_.score(next_total_[at(first)], longest ? kept.most : length_));
+    const double best = older ? candidates_.front().total : next_total_[at(first)];
+    if (static_cast<index_t>(kept.items.size()) >= k_ &&
+        (o_.stopping == Stopping::first_found || kept.worst() >= o_.score(best, longest ? kept.most : length_)))
+      return true;
+    if (!last) return filled == 0;
+    for (index_t r = first; r < first + filled; ++r)
+      keep(kept, {next_history(r), length_, -1}, o_.score(next_total_[at(r)], length_), false);
+    return true;
   }
   /// What rows of no beam are fed.
   std::int32_t filler() const { return o_.end >= 0 ? o_.end : o_.begin; }

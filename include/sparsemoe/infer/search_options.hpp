@@ -24,6 +24,10 @@ enum class LengthNorm { power, gnmt };
 /// penalty). One beam is done at its first end.
 enum class Stopping { no_better, first_found, none_can };
 
+/// Whose rules beams follow. Before the rewrite of transformers 4.50 the best candidate, be it an end, decided when a
+/// sentence is done, and at the greatest length all beams were kept beside the ends: a difference in lower ranks.
+enum class BeamRules { transformers_5, transformers_4_38 };
+
 /// Whether rows of finished sentences leave the batch or are carried along as padding; results are the same.
 enum class FinishedRows { leave, stay };
 
@@ -40,6 +44,7 @@ struct SearchOptions {
   double length_penalty = 1;
   LengthNorm length_norm = LengthNorm::power;
   Stopping stopping = Stopping::no_better;
+  BeamRules beam_rules = BeamRules::transformers_5;
   index_t no_repeat_ngram = 0;  // no n-gram of this length twice in an output, the begin token counted; 0: any
   FinishedRows finished = FinishedRows::leave;
   const std::uint8_t* banned = nullptr;  // (V) ids never produced, in the backend's memory; the others gain nothing
