@@ -9,16 +9,23 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 runs=${1:-3000}
 shift || true
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(safetensors index json)
+[ ${#targets[@]} -gt 0 ] || targets=(safetensors index json hf_config tokenizer corpus_text request report)
 command -v clang++-16 >/dev/null || { echo "skipped: no clang++-16 (tests/install_packages.sh --full)"; exit 77; }
 build=$root/build/fuzz
 mkdir -p "$build"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+libraries() {  # libraries TARGET: what it is linked with
+  case $1 in
+    tokenizer) echo -lsentencepiece -lprotobuf-lite ;;
+    corpus_text) echo -llzma -lz -lutf8proc -lsentencepiece ;;
+    request) echo -lutf8proc ;;
+  esac
+}
 for target in "${targets[@]}"; do
   # shellcheck disable=SC2046
   clang++-16 $("$root/tests/flags.sh" clang++-16) -O1 -g1 -fsanitize=fuzzer,address,undefined \
-    -fno-sanitize-recover=all -I"$root/include" "$root/tests/fuzz/$target.cpp" -o "$build/$target"
+    -fno-sanitize-recover=all -I"$root/include" -I"$root" "$root/tests/fuzz/$target.cpp" -o "$build/$target" $(libraries "$target")
   rm -f "$work"/*
   "$build/$target" -runs="$runs" -max_len=4096 -timeout=10 -rss_limit_mb=1024 -seed=1 -verbosity=1 -print_final_stats=1 \
     -artifact_prefix="$build/$target-" "$work" "$root/tests/fuzz/corpus/$target" \
