@@ -6,11 +6,6 @@
 #include "examples/translation/corpus/import.hpp"
 #include "memory_directory.hpp"
 
-extern "C" int LLVMFuzzerInitialize(int*, char***) {
-  std::freopen("/dev/null", "w", stderr);  // warnings name rows
-  return 0;
-}
-
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const auto path = fuzz::put("text.tsv", {reinterpret_cast<const char*>(data), size});
   try {

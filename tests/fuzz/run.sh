@@ -28,8 +28,15 @@ for target in "${targets[@]}"; do
     -fno-sanitize-recover=all -I"$root/include" -I"$root" "$root/tests/fuzz/$target.cpp" -o "$build/$target" $(libraries "$target")
   rm -f "$work"/*
   "$build/$target" -runs="$runs" -max_len=4096 -timeout=10 -rss_limit_mb=1024 -seed=1 -verbosity=1 -print_final_stats=1 \
-    -artifact_prefix="$build/$target-" "$work" "$root/tests/fuzz/corpus/$target" \
-    2>"$build/$target.log" || { tail -n 60 "$build/$target.log"; echo "fuzz $target: FAILED"; exit 1; }
+    -close_fd_mask=3 -artifact_prefix="$build/$target-" "$work" "$root/tests/fuzz/corpus/$target" \
+    2>"$build/$target.log" || {
+    for input in "$build/$target"-*; do  # once more, with what was closed: the report of the sanitizer
+      [ ! -f "$input" ] || "$build/$target" "$input" >>"$build/$target.log" 2>&1 || true
+    done
+    tail -n 60 "$build/$target.log"
+    echo "fuzz $target: FAILED"
+    exit 1
+  }
   echo "fuzz $target: $(sed -n 's/.*number_of_executed_units: *//p' "$build/$target.log") executions, no failure," \
     "$(grep -o 'cov: [0-9]*' "$build/$target.log" | tail -1)"
 done

@@ -8,11 +8,6 @@
 
 namespace moe = sparsemoe;
 
-extern "C" int LLVMFuzzerInitialize(int*, char***) {
-  std::freopen("/dev/null", "w", stderr);  // sentencepiece writes what it makes of a model
-  return 0;
-}
-
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   std::string_view rest(reinterpret_cast<const char*>(data), size);
   const std::string text = moe::repair_utf8(fuzz::take(rest)).text;
