@@ -15,17 +15,17 @@ build=$root/build/fuzz
 mkdir -p "$build"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-libraries() {  # libraries TARGET: what it is linked with
+options() {  # options TARGET: what it is compiled and linked with beside the library
   case $1 in
     tokenizer) echo -lsentencepiece -lprotobuf-lite ;;
-    corpus_text) echo -llzma -lz -lutf8proc -lsentencepiece ;;
+    corpus_text) echo -DSPARSEMOE_HAS_LZMA=1 -llzma -lz -lutf8proc -lsentencepiece ;;
     request) echo -lutf8proc ;;
   esac
 }
 for target in "${targets[@]}"; do
   # shellcheck disable=SC2046
   clang++-16 $("$root/tests/flags.sh" clang++-16) -O1 -g1 -fsanitize=fuzzer,address,undefined \
-    -fno-sanitize-recover=all -I"$root/include" -I"$root" "$root/tests/fuzz/$target.cpp" -o "$build/$target" $(libraries "$target")
+    -fno-sanitize-recover=all -I"$root/include" -I"$root" "$root/tests/fuzz/$target.cpp" -o "$build/$target" $(options "$target")
   rm -f "$work"/*
   "$build/$target" -runs="$runs" -max_len=4096 -timeout=10 -rss_limit_mb=1024 -seed=1 -verbosity=1 -print_final_stats=1 \
     -close_fd_mask=3 -artifact_prefix="$build/$target-" "$work" "$root/tests/fuzz/corpus/$target" \
