@@ -39,5 +39,5 @@ else
   echo "skipped: ThreadSanitizer needs clang++-16 (tests/install_packages.sh --full)"
   skipped=$((skipped + 1))
 fi
-count "fuzz targets, 20000 inputs each" tests/fuzz/run.sh 20000
+count "fuzz targets, 10000 inputs each" tests/fuzz/run.sh 10000
 finish
