@@ -104,7 +104,7 @@ for beam in 1 3; do
 done
 
 refuse "no such directory" 'nowhere/config.json' generate --model nowhere
-refuse "no tokenizer" 'has no spiece.model' "$program" --model "$model"
+refuse "no tokenizer" 'has no tokenizer.json, spiece.model' "$program" --model "$model"
 refuse "languages" 'not together with --ids' generate --model "$model" --from a --to b
 refuse "more outputs than beams" 'needs --beam 3' generate --model "$model" --nbest 3
 status=0
