@@ -178,6 +178,7 @@ inline std::vector<KeyGroup> family_keys(Family family) {
             "output_router_logits",
             "router_aux_loss_coef"}},
           {"how weights start", {"initializer_range"}},
+          {"read by no release", {"router_z_loss_coef"}},
       };
   }
   return {};
