@@ -32,7 +32,7 @@ struct GenerateOptions {
   bool tokenize = false;  // print ids of texts, and run no model
   int threads = 0;
   std::int64_t batch = 16;
-  std::optional<std::int64_t> max_source;  // tokens of an input; 0: any; default: the positions that the model has
+  std::optional<std::int64_t> max_source;  // most tokens of an input; 0, the default: any
   SearchSettings search;
 };
 
@@ -43,7 +43,8 @@ class GenerateCommand {
       : o_(options),
         config_(fs::path(o_.model)),
         file_(moe::hf::GenerationConfig::of(config_)),
-        most_(o_.max_source.value_or(config_.get<std::int64_t>("max_position_embeddings", 0))) {
+        most_(o_.max_source.value_or(0)),
+        positions_(config_.get<std::int64_t>("max_position_embeddings", 0)) {
     if (!o_.search.no_sampling) file_.require_search();
     if (!o_.ids) tokenizer_.emplace(config_);
     const bool languages = tokenizer_ && tokenizer_->multilingual();
@@ -138,10 +139,12 @@ class GenerateCommand {
   }
   /// Cuts a long input; what the tokenizer put at its end (its last token, of models that read and answer) stays there.
   void cut(Ids& ids, bool framed, const std::string& place) const {
-    const auto most = static_cast<std::size_t>(most_);
+    const auto most = static_cast<std::size_t>(most_), positions = static_cast<std::size_t>(positions_);
+    if (most == 0 && positions > 0 && ids.size() > positions)
+      moe::warn(place, ": ", ids.size(), " tokens; the model has seen texts of at most ", positions,
+                " (max_position_embeddings); --max-source cuts");
     if (most == 0 || ids.size() <= most) return;
-    moe::warn(place, ": ", ids.size(), " tokens, cut to --max-source ", most,
-              o_.max_source ? "" : ", the positions that the model has");
+    moe::warn(place, ": ", ids.size(), " tokens, cut to --max-source ", most);
     const std::int32_t last = ids.back();
     ids.resize(most);
     if (framed && !generator_->decoder_only()) ids.back() = last;
@@ -217,7 +220,7 @@ class GenerateCommand {
   GenerateOptions o_;
   moe::hf::Config config_;
   moe::hf::GenerationConfig file_;
-  std::int64_t most_;
+  std::int64_t most_, positions_;  // tokens of an input: at most; that the model has seen. 0: any
   std::optional<Tokenizer> tokenizer_;
   std::int32_t from_ = 0, to_ = -1;
   std::unique_ptr<Generator> generator_;

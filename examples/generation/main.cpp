@@ -24,9 +24,8 @@ int program(int argc, char** argv) {
   app.add_flag("--json", o.json, "Answers are rows of JSON, with scores");
   app.add_flag("--jsonl", o.jsonl, R"(Requests are rows of JSON, {"text": "..."} or {"ids": [1, 2]}; answers too)");
   app.add_flag("--strict", o.strict, "Bytes that are no UTF-8 are an error, not U+FFFD and a warning");
-  app.add_option(
-         "--max-source", o.max_source,
-         "Most tokens of an input; longer ones are cut, with a warning; 0: any (default: the model's positions)")
+  app.add_option("--max-source", o.max_source,
+                 "Most tokens of an input; longer ones are cut, with a warning; 0, the default: any")
       ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 40));
   auto& s = o.search;
   const auto as_file = [&](CLI::Option* option) { return option->group("Search (defaults: generation_config.json)"); };

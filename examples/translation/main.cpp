@@ -103,7 +103,8 @@ int program(int argc, char** argv) {
       ->check(CLI::Range(1, 100000));
   translate
       ->add_option("--max-source", t.max_source,
-                   "Most tokens of an input; longer ones are cut, with a warning; default: 1024")
+                   "Most tokens of an input; longer ones are cut, with a warning; default: 1024 (of Hugging Face "
+                   "checkpoints: any)")
       ->check(CLI::Range(8, 100000));
   translate->add_option("--beam", t.search.beam, "Beams; 1: greedy, the default")->check(CLI::Range(1, 64));
   translate->add_option("--nbest", t.search.nbest, "Translations a line, as rows: line number, score, text; default: 1")

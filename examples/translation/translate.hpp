@@ -42,7 +42,7 @@ inline LoadedModel load_model(const fs::path& path, std::int64_t threads, const 
 struct TranslateOptions {
   std::string model, from = "en", to;
   std::int64_t threads = 0, batch = 64;
-  std::optional<std::int64_t> max_source;  // default: 1024, or the positions of a Hugging Face checkpoint
+  std::optional<std::int64_t> max_source;  // default: 1024; of a Hugging Face checkpoint: any
   std::optional<std::int64_t> max_length;  // default: 256, or as a Hugging Face checkpoint says
   generation::SearchSettings search;       // defaults: one beam, or as a Hugging Face checkpoint says
   bool json = false;                       // answers are rows of JSON

@@ -1,6 +1,6 @@
 # An option that is accepted is used.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-hf() { "$nmt" translate --model "$folder/model" --from eng_Latn --to fra_Latn --max-length 5 --threads 1 "$@" <"$folder/in.txt"; }
+hf() { "$nmt" translate --model "$folder/model" --from eng_Latn --to fra_Latn --max-length 5 --threads 1 --json "$@" <"$folder/in.txt"; }
 hf >whole 2>/dev/null || fail "translate"
 if hf --max-source 8 >cut 2>err; then
   says "a warning" 'cut' err

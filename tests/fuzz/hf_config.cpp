@@ -1,5 +1,5 @@
-// fuzz/hf_config.cpp -- libFuzzer target: bytes as config.json and, behind a NUL, generation_config.json. A FileError that
-// names one of them, or sizes, routers, special tokens and options of a search within their limits.
+// fuzz/hf_config.cpp -- libFuzzer target: bytes as config.json and, behind a NUL, generation_config.json. A FileError
+// that names one of them, or sizes, routers, special tokens and options of a search within their limits.
 #include <cmath>
 #include <cstdlib>
 
@@ -62,7 +62,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     try {
       read(hf::Config(moe::parse_json(bytes, path), path), for_training);
     } catch (const moe::FileError& error) {
-      check(error.path().string().starts_with(fuzz::directory().string()));
+      check(error.path().starts_with(fuzz::directory().string()));
     }
   }
   return 0;

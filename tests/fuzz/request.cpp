@@ -1,5 +1,6 @@
-// fuzz/request.cpp -- libFuzzer target: bytes as what is translated or prompted, a line or a row of JSON, and as an answer.
-// An Error that begins with the line's place, or text that is UTF-8; rows of output that can be counted and read back.
+// fuzz/request.cpp -- libFuzzer target: bytes as what is translated or prompted, a line or a row of JSON, and as an
+// answer. An Error that begins with the line's place, or text that is UTF-8; rows of output that can be counted and
+// read back.
 #include <cstdlib>
 #include <string>
 

@@ -1,10 +1,12 @@
-// fuzz/tokenizer.cpp -- libFuzzer target: bytes as the files of a tokenizer, each up to a NUL: a text, tokenizer_config.json,
-// added_tokens.json, special_tokens_map.json, tokenizer.json; what is left is spiece.model. An Error, or ids of the text
-// within the vocabulary that turn into text again.
+// fuzz/tokenizer.cpp -- libFuzzer target: bytes as the files of a tokenizer, each up to a NUL: a text,
+// tokenizer_config.json, added_tokens.json, special_tokens_map.json, tokenizer.json; what is left is spiece.model. An
+// Error, or ids of the text within the vocabulary that turn into text again.
+#include "examples/generation/tokenizer.hpp"
+
 #include <cstdlib>
 
-#include "examples/generation/tokenizer.hpp"
 #include "memory_directory.hpp"
+#include "sparsemoe/text/input.hpp"
 
 namespace moe = sparsemoe;
 

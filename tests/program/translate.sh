@@ -145,6 +145,8 @@ ok "NLLB" "$program" translate --model nllb --from eng_Latn --to fra_Latn --max-
 equal "its lines" "$(wc -l <out)" 3
 equal "its empty line" "$(sed -n 2p out)" ""
 refuse "NLLB: an unknown language" "the checkpoint does not know the language 'xx'; it knows eng_Latn" "$program" translate --model nllb --from eng_Latn --to xx
-refuse "NLLB: an option that does nothing" '--max-source: not for Hugging Face checkpoints' "$program" translate --model nllb --from eng_Latn --to fra_Latn --max-source 8
+printf 'the red house is near the old mouse of the red house\n' >long
+ok "NLLB: a long input" "$program" translate --model nllb --from eng_Latn --to fra_Latn --max-length 6 --max-source 8 <long
+check "NLLB: is cut, with a warning" grep -q 'standard input:1: [0-9]* tokens, cut to --max-source 8' err
 refuse "NLLB: int8" 'not for Hugging Face checkpoints' "$program" translate --model nllb --from eng_Latn --to fra_Latn --int8-experts
 finish

@@ -67,7 +67,8 @@ inline AddedToken token_from_json(const moe::Json& json, const fs::path& path, c
         token.id = id_from_json(value, path, where + ".id");
         continue;
       }
-      const auto flag = std::find_if(std::begin(flags), std::end(flags), [&](const auto& f) { return f.first == key; });
+      const auto flag =
+          std::find_if(std::begin(flags), std::end(flags), [&name = key](const auto& f) { return f.first == name; });
       if (flag == std::end(flags))
         moe::fail_file(path, "key \"", where, "\" has an unknown key ", moe::detail::shown(key));
       if (!value.is_boolean())
