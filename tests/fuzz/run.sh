@@ -17,15 +17,26 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 options() {  # options TARGET: what it is compiled and linked with beside the library
   case $1 in
-    tokenizer) echo -lsentencepiece -lprotobuf-lite ;;
-    corpus_text) echo -DSPARSEMOE_HAS_LZMA=1 -llzma -lz -lutf8proc -lsentencepiece ;;
+    tokenizer) echo -lsentencepiece ;;
+    corpus_text) echo -DSPARSEMOE_HAS_LZMA=1 -llzma -lz -lutf8proc ;;
     request) echo -lutf8proc ;;
   esac
 }
-for target in "${targets[@]}"; do
+compile() {
   # shellcheck disable=SC2046
-  clang++-16 $("$root/tests/flags.sh" clang++-16) -O1 -g1 -fsanitize=fuzzer,address,undefined \
-    -fno-sanitize-recover=all -I"$root/include" -I"$root" "$root/tests/fuzz/$target.cpp" -o "$build/$target" $(options "$target")
+  clang++-16 $("$root/tests/flags.sh" clang++-16) -O1 -g1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+    -I"$root/include" -I"$root" "$root/tests/fuzz/$1.cpp" -o "$build/$1" $(options "$1")
+}
+running=0
+for target in "${targets[@]}"; do
+  rm -f "$build/$target"
+  compile "$target" &
+  running=$((running + 1))
+  [ $running -lt "$(nproc)" ] || { wait -n || true; running=$((running - 1)); }
+done
+wait
+for target in "${targets[@]}"; do
+  [ -x "$build/$target" ] || { echo "fuzz $target: does not compile"; exit 1; }
   rm -f "$work"/*
   "$build/$target" -runs="$runs" -max_len=4096 -timeout=10 -rss_limit_mb=1024 -seed=1 -verbosity=1 -print_final_stats=1 \
     -close_fd_mask=3 -artifact_prefix="$build/$target-" "$work" "$root/tests/fuzz/corpus/$target" \
