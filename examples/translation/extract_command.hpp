@@ -205,8 +205,10 @@ class Extraction {
       const StackSettings s = file_.stack(stack);
       return (s.router == "task" || s.router == "static") && has_sparse_layer(s);
     };
+    const bool sparse = has_sparse_layer(file_.stack("encoder")) || has_sparse_layer(file_.stack("decoder"));
+    moe::require(sparse, o_.model, ": has no sparse layer, so no expert can be left out");
     moe::require(prune || exact("encoder") || exact("decoder"), o_.model,
-                 ": neither stack is routed by task, so no task has a sub-network: the model has ", routers_of(file_),
+                 ": no sparse layer is routed by task, so no task has a sub-network: the model has ", routers_of(file_),
                  " routing; --prune-by-usage removes little-used experts of token routing");
     moe::require(!o_.dense || exact("encoder") || exact("decoder"), o_.model,
                  ": --dense folds experts that are chosen by task; the model has ", routers_of(file_), " routing");

@@ -75,6 +75,8 @@ struct ModelSettings {
     f("label_smoothing", label_smoothing, "mass of the target distribution spread over the vocabulary");
     f("init_scale", init_scale, "scale s of the initialisation sqrt(s / fan_in); Switch recommends 0.1");
   }
+  /// Sparse ones among `layers` of a stack that is not dense.
+  std::int64_t sparse_layers(std::int64_t layers) const { return sparse_every > 0 ? layers / sparse_every : 0; }
   void check() const {
     using sparsemoe::require;
     const std::vector<std::string> routers = {"token", "switch", "gshard", "sentence", "sentence-prefix",

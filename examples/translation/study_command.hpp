@@ -68,6 +68,11 @@ struct StudySettings {
   }
   void check() const {
     train.check();
+    const ModelSettings& m = train.model;
+    moe::require(m.sparse_layers(m.encoder_layers) > 0 && m.sparse_layers(m.decoder_layers) > 0,
+                 "study: a stack has no sparse layer: ", m.encoder_layers, " encoder and ", m.decoder_layers,
+                 " decoder layers, of which every ", m.sparse_every,
+                 ". is sparse; give --sparse-every 1 or more layers");
     moe::require(seeds >= 1 && eval_rows >= 0 && speed_rows >= 0 && speed_rounds >= 1,
                  "seeds and speed_rounds must be at least 1, eval_rows and speed_rows not negative");
     require_ranges({{"seeds", number(seeds), 1, 100000},

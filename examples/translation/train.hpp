@@ -35,6 +35,8 @@ class TrainingRun {
   TrainingRun(const TrainSettings& settings, bool resume, TrainingHooks* hooks = nullptr)
       : s_(settings), run_(settings.out), hooks_(hooks != nullptr ? hooks : &no_hooks_) {
     check(resume, hooks != nullptr);
+    warn_of_idle_router("encoder", s_.model.encoder_router, s_.model.encoder_layers);
+    warn_of_idle_router("decoder", s_.model.decoder_router, s_.model.decoder_layers);
     if (resume) {
       lock_ = std::make_unique<RunLock>(run_);
       find_checkpoint();
@@ -123,6 +125,11 @@ class TrainingRun {
   bool out_of_time() const { return s_.minutes > 0 && state_.seconds >= 60 * s_.minutes; }
 
   /// What can be known of the run before anything is read.
+  void warn_of_idle_router(const char* stack, const std::string& router, std::int64_t layers) const {
+    if (router == "dense" || s_.model.sparse_layers(layers) > 0) return;
+    moe::warn("the ", stack, " has no sparse layer (", layers, " layers, every ", s_.model.sparse_every,
+              ". is sparse): its router, ", router, ", is not used");
+  }
   void check(bool resume, bool has_hooks) const {
     s_.check();
     moe::require(!s_.corpus.empty(), "train: give --corpus DIR, made by the corpus command");

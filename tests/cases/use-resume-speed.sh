@@ -5,12 +5,12 @@ awk 'BEGIN{n=split("a the small fast red blue old new file text page line word t
 "$nmt" corpus --out c --tsv text.tsv --vocab 300 >/dev/null 2>&1
 ok train "$nmt" train --corpus c --out run --steps 60 "${tiny[@]}" --checkpoint-every 60
 first=$(grep -o '[0-9.]*k\? tokens/s' err | tail -n 1)
-ok resume "$nmt" train --corpus c --out run --steps 64 --resume
+ok resume "$nmt" train --corpus c --out run --steps 200 --resume
 second=$(grep -o '[0-9.]*k\? tokens/s' err | tail -n 1)
 number() { awk '{v=$1; k=sub(/k/,"",v); print v*(k?1000:1)}' <<<"$1"; }
 if [ -n "$first" ] && [ -n "$second" ] && awk -v a="$(number "$first")" -v b="$(number "$second")" 'BEGIN{exit !(b < 5 * a)}'; then pass "speed: $first, then $second"
 else fail "speed: $first, then $second"; fi
-if "$nmt" train --corpus c --out run --steps 66 --resume --learning-rate 0.1 >out 2>err; then
+if "$nmt" train --corpus c --out run --steps 201 --resume --learning-rate 0.1 >out 2>err; then
   says "a changed option is said" 'learning' err
   says "and logged" 'learning.rate' run/log.jsonl
 else

@@ -120,10 +120,10 @@ check "full disk: refused" test $? != 0
 absent "refused" sub
 rm -rf run
 ok "token, sentence: train" train --out run --steps 6 --validate-every 6 --encoder-router token --decoder-router sentence
-refuse "no stack routed by task" 'neither stack is routed by task.*the model has token in the encoder and sentence in the decoder' extract
+refuse "no stack routed by task" 'no sparse layer is routed by task.*the model has token in the encoder and sentence in the decoder' extract
 refuse "no stack routed by task, dense" 'chosen by task|routed by task' extract --dense
 ok "no stack routed by task, pruned" prune --prune-by-usage 3
 rm -rf run sub
 ok "no sparse layer: train" train --out run --steps 6 --validate-every 6 --sparse-every 0
-refuse "no sparse layer" 'neither stack is routed by task' extract
+refuse "no sparse layer" 'has no sparse layer' extract
 finish
