@@ -3,7 +3,7 @@
 // Read next: infer/beam.hpp, which chooses among the candidates of all beams.
 #pragma once
 
-#include <limits>
+#include <cmath>
 
 #include "sparsemoe/backend/team.hpp"
 #include "sparsemoe/math.hpp"
@@ -48,7 +48,7 @@ struct EditScores {
     const std::int32_t row = pairs[2 * i];
     S& at = logits(row, pairs[2 * i + 1]);
     if (change == ScoreChange::exclude) {
-      at = S(-std::numeric_limits<float>::infinity());
+      at = S(-INFINITY);
       return;
     }
     const C base = shift != nullptr ? shift[row] : C(0), x = C(at) - base;
@@ -82,7 +82,7 @@ struct RemoveInvalidRow {
       const C x = C(logits(r, j));
       const bool infinite = x > C(3e38);
       if (shifted && !finite)
-        logits(r, j) = nan > C(0) || infinite ? S(C(0)) : S(-std::numeric_limits<float>::infinity());
+        logits(r, j) = nan > C(0) || infinite ? S(C(0)) : S(-INFINITY);
       else if (x != x)
         logits(r, j) = S(C(0));
       else if (infinite)
