@@ -44,7 +44,7 @@ TEST_CASE("a row of JSON is a text with line breaks, or ids") {
   CHECK(json(R"({"ids": [3, 4]})").ids == std::vector<std::int32_t>{3, 4});
   CHECK(json(R"({"ids": []})").empty());
   CHECK(json("  ").empty());
-  CHECK_THROWS_WITH_AS(json("{\"text\": "), "input:7: is not valid JSON near byte 10", Error);
+  CHECK_THROWS_WITH_AS(json("{\"text\": "), "input:7: is not valid JSON near byte 10, line 1", Error);
   CHECK_THROWS_WITH_AS(json("[1]"), "input:7: must be an object with \"text\", \"source\" or \"ids\"", Error);
   CHECK_THROWS_WITH_AS(json(R"({"txt": "a"})"), "input:7: must have one of \"text\", \"source\" and \"ids\"; it has 0",
                        Error);

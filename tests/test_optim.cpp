@@ -226,6 +226,7 @@ TEST_CASE("clipping scales by the global norm") {
   int cases = 0;
   for (const json& c : manifest.at("cases")) {
     if (c.at("kind") != "optimizer/clip_grad_norm") continue;
+    if (c.at("id").get<std::string>().starts_with("more/")) continue;  // parameters of any name: sparsemoe-conformance
     ++cases;
     CAPTURE(c.at("id").get<std::string>());
     const SafetensorsReader file(folder + c.at("file").get<std::string>());
