@@ -139,7 +139,7 @@ refuse "translate: not a model" 'corpus: neither a checkpoint' "$program" transl
 refuse "translate: no --to" '--to is required' "$program" translate --model run
 refuse "translate: --batch 0" '--batch' translate --batch 0
 refuse "translate: unknown option" 'did you mean --max-length\?' translate --max-lenght 3
-translate < <(printf 'the file\n\nsmall \xe2\x28\xa1 game\nold\n') >out 2>err
+translate --strict < <(printf 'the file\n\nsmall \xe2\x28\xa1 game\nold\n') >out 2>err
 refused "translate: malformed UTF-8" 'standard input:3: not valid UTF-8 at byte 6' $?
 equal "translate: the lines before it are written" "$(wc -l <out)" 2
 translate < <(echo "the file") >/dev/full 2>err
