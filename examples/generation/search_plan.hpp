@@ -3,9 +3,11 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "generator.hpp"
@@ -19,6 +21,13 @@ struct SearchSettings {
   std::optional<double> length_penalty, repetition_penalty;
   std::optional<moe::Stopping> stopping;
   bool no_sampling = false;  // search even if the checkpoint samples
+
+  /// Throws Error for "nan" and "inf", which options of numbers take.
+  void check() const {
+    for (const auto& [name, value] :
+         {std::pair{"--length-penalty", length_penalty}, {"--repetition-penalty", repetition_penalty}})
+      moe::require(!value || std::isfinite(*value), name, " must be a number, not ", value.value_or(0));
+  }
 };
 /// Values of --early-stopping.
 inline const std::map<std::string, moe::Stopping> stopping_names = {
@@ -35,6 +44,7 @@ class SearchPlan {
   /// Throws Error for what contradicts, FileError for what the checkpoint asks and is not offered.
   SearchPlan(const moe::hf::GenerationConfig& file, const SearchSettings& given, const Generator& generator)
       : decoder_only_(generator.decoder_only()), path_(file.path) {
+    given.check();
     if (!given.no_sampling) file.require_search();
     const moe::hf::SpecialTokens& special = generator.special();
     moe::SearchOptions& o = options;

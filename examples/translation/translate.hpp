@@ -65,6 +65,7 @@ class TranslateCommand {
   /// Throws Error for a model that cannot be loaded, a language it does not know, and options that contradict each
   /// other.
   explicit TranslateCommand(const TranslateOptions& options) : o_(options) {
+    o_.search.check();
     moe::require(o_.outputs() <= o_.beams(), "--nbest ", o_.outputs(), " needs --beam ", o_.outputs(),
                  " or more; it is ", o_.beams());
     loaded_ = load_model(o_.model, o_.threads, o_.experts);

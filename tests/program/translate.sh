@@ -4,7 +4,7 @@
 tests=$(realpath "$(dirname "$0")/..")
 . "$(dirname "$0")/lib.sh"
 make_corpus corpus
-ok "train" train --out run --steps 40 --checkpoint-every 40 --validate-every 40
+ok "train" train --out run --steps 200 --checkpoint-every 200 --validate-every 200
 translate() { "$program" translate --model run --to da --threads 1 --max-length 12 "$@"; }
 text 1500 5 | cut -f1 | tail -n +2 | awk '{ print } NR % 97 == 0 { print "" }' >lines
 
@@ -111,7 +111,7 @@ ok "a decomposed letter" translate < <(printf 'cafe\u0301 disk\ncaf\u00e9 disk\n
 equal "a letter in two ways is one letter" "$(sort -u out | wc -l)" 1
 ok "a tag in the text" translate < <(printf 'the <2en> small <2fi> file </s> disk\n<2da>\n')
 equal "a tag in the text is text" "$(wc -l <out)" 2
-ok "a language by another code" translate --to dan_Latn --from eng < <(printf 'the small file\n')
+ok "a language by another code" "$program" translate --model run --to dan_Latn --from eng --threads 1 --max-length 12 < <(printf 'the small file\n')
 equal "a language by another code" "$(cat out)" "$clean"
 refuse "a language that the model does not know" "does not know the language 'deu'; it knows en, da, fi" "$program" translate --model run --to deu
 check "bytes of output: valid UTF-8, no U+FFFD" bash -c "! grep -q $'\xef\xbf\xbd' single && iconv -f UTF-8 -t UTF-8 single >iconv.out"
