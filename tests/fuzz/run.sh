@@ -17,7 +17,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 options() {  # options TARGET: what it is compiled and linked with beside the library
   case $1 in
-    tokenizer) echo -lsentencepiece ;;
+    tokenizer) echo -lsentencepiece -lutf8proc ;;
     corpus_text) echo -DSPARSEMOE_HAS_LZMA=1 -llzma -lz -lutf8proc ;;
     request) echo -lutf8proc ;;
   esac
