@@ -113,18 +113,21 @@ class AtomicDirectory {
   }
 
  private:
-  /// After the swap path_ names the old content, which the destructor deletes.
+  /// After the swap path_ names the old content, which the destructor deletes. A signal's removal of path_ that began
+  /// before the swap would go on in the new content under its final name: the two keep out of each other's way.
   void exchange() {
+    detail::Unfinished::of_process().hold([&] {
 #if defined(RENAME_EXCHANGE)
-    if (::renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, final_path_.c_str(), RENAME_EXCHANGE) == 0) return;
-    if (errno != EINVAL && errno != ENOSYS) fail_output(final_path_, "replace", errno);
+      if (::renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, final_path_.c_str(), RENAME_EXCHANGE) == 0) return;
+      if (errno != EINVAL && errno != ENOSYS) fail_output(final_path_, "replace", errno);
 #endif
-    // This file system cannot swap: for a moment neither name is there, and a kill in it leaves both under
-    // temporary names. The previous checkpoint is unaffected.
-    const std::filesystem::path old = detail::temporary_name(final_path_);
-    detail::rename_path(final_path_, old);
-    detail::Unfinished::of_process().commit(path_, [&] { detail::rename_path(path_, final_path_); });
-    path_ = old;
+      // This file system cannot swap: for a moment neither name is there, and a kill in it leaves both under
+      // temporary names. The previous checkpoint is unaffected.
+      const std::filesystem::path old = detail::temporary_name(final_path_);
+      detail::rename_path(final_path_, old);
+      detail::rename_path(path_, final_path_);
+      detail::rename_path(old, path_);
+    });
   }
 
   std::filesystem::path final_path_;

@@ -89,6 +89,9 @@ class File {
     if (fd_ >= 0) ::close(fd_);
   }
 
+  /// Another descriptor of the same open file: its lock (flock) is held until both are closed.
+  File duplicate() const { return File(path_, ::fcntl(fd_, F_DUPFD_CLOEXEC, 0), "duplicate", Opened{}); }
+
   const std::filesystem::path& path() const { return path_; }
   int descriptor() const { return fd_; }
 
@@ -143,8 +146,10 @@ class File {
  private:
   static constexpr std::uint64_t kPiece = std::uint64_t{1} << 30;  // Linux moves at most 2 GiB - 4 KiB per call
 
+  struct Opened {};
   File(const std::filesystem::path& path, int flags, std::string_view verb)
-      : fd_(::open(path.c_str(), flags | O_CLOEXEC, 0666)), path_(path) {
+      : File(path, ::open(path.c_str(), flags | O_CLOEXEC, 0666), verb, Opened{}) {}
+  File(const std::filesystem::path& path, int fd, std::string_view verb, Opened) : fd_(fd), path_(path) {
     if (fd_ < 0) fail_errno(path, verb, errno);
   }
 
@@ -244,6 +249,7 @@ class AtomicFile {
   void commit() {
     about_target([&] {
       file_->sync();
+      const File locked = file_->duplicate();  // else another writer of `path_` could clear this one away
       file_->close();
       detail::Unfinished::of_process().commit(file_->path(), [&] { detail::rename_path(file_->path(), path_); });
     });

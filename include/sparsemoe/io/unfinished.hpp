@@ -95,12 +95,19 @@ class Unfinished {
       if (make(name)) return *paths_.insert(name).first;
     }
   }
+  /// Calls `step()`, in which temporaries change their names: nothing is removed meanwhile, be it half moved.
+  template <class Step>
+  void hold(Step&& step) {
+    const std::lock_guard hold(mutex_);
+    step();
+  }
   /// `finish()` gives a temporary its final name; only then it is no longer ours to remove.
   template <class Finish>
   void commit(const std::filesystem::path& path, Finish&& finish) {
-    const std::lock_guard hold(mutex_);
-    finish();
-    paths_.erase(path);
+    hold([&] {
+      finish();
+      paths_.erase(path);
+    });
   }
   /// `path` is removed, or about to be.
   void forget(const std::filesystem::path& path) {
