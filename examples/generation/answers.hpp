@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "sparsemoe/io/json_config.hpp"
+#include "sparsemoe/io/standard_output.hpp"
 #include "sparsemoe/io/terminal.hpp"
 #include "sparsemoe/text/input.hpp"
 
@@ -110,8 +111,7 @@ inline std::string answer_rows(const AnswerFormat& format, std::size_t number, c
 /// Writes to standard output, at once. Throws Error if that cannot be done.
 inline void write_rows(const std::string& rows) {
   std::fwrite(rows.data(), 1, rows.size(), stdout);
-  std::fflush(stdout);
-  moe::require(std::ferror(stdout) == 0, "standard output: cannot write; is the disk full?");
+  moe::require_output_written();
 }
 
 }  // namespace generation

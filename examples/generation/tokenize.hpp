@@ -8,6 +8,7 @@
 #include <string>
 
 #include "sparsemoe/io/line_reader.hpp"
+#include "sparsemoe/io/standard_output.hpp"
 #include "sparsemoe/text/utf8.hpp"
 #include "tokenizer.hpp"
 
@@ -28,8 +29,7 @@ inline int print_ids(const Tokenizer& tokenizer, std::int32_t from) {
     row += '\n';
     std::fwrite(row.data(), 1, row.size(), stdout);
   }
-  std::fflush(stdout);
-  moe::require(std::ferror(stdout) == 0, "standard output: cannot write; is the disk full?");
+  moe::require_output_written();
   return 0;
 }
 

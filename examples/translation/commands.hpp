@@ -8,6 +8,7 @@
 
 #include "run_files.hpp"
 #include "scoring.hpp"
+#include "sparsemoe/io/standard_output.hpp"
 #include "sparsemoe/report/training_report.hpp"
 #include "translate.hpp"
 
@@ -53,7 +54,7 @@ inline int samples(SampleOptions o) {
     std::printf("\n");
     all.push_back({{"source", lines[i].text}, {"source_language", o.from}, {"translations", translations}});
   }
-  require_written();
+  moe::require_output_written();
   if (!o.out.empty()) moe::atomic_write(o.out, all.dump(2) + "\n");
   return 0;
 }
@@ -129,7 +130,7 @@ inline int evaluate(EvaluateOptions o) {
     std::printf("BLEU %s (tok:zh for zh, tok:char for ja)\nchrF %s\n", signature.c_str(),
                 moe::chrf_signature(moe::ChrfKind::chrf2).c_str());
   }
-  require_written();
+  moe::require_output_written();
   if (!o.scores.empty()) moe::atomic_write(o.scores, all.dump(2) + "\n");
   return 0;
 }

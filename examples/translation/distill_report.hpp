@@ -11,6 +11,7 @@
 #include "run_files.hpp"
 #include "scoring.hpp"
 #include "sparsemoe/io/file_set.hpp"
+#include "sparsemoe/io/standard_output.hpp"
 #include "sparsemoe/report/html.hpp"
 
 namespace nmt {
@@ -158,8 +159,7 @@ class DistillReport {
     files.add("distill.md", moe::markdown(table) + "\n" + about);
     files.commit();
     std::printf("%s\n%s", moe::markdown(table).c_str(), about.c_str());
-    std::fflush(stdout);
-    moe::require(std::ferror(stdout) == 0, "standard output: cannot write; is the disk full?");
+    moe::require_output_written();
   }
 
   DistillReportOptions o_;

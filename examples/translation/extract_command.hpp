@@ -16,6 +16,7 @@
 
 #include "run_files.hpp"
 #include "scoring.hpp"
+#include "sparsemoe/io/standard_output.hpp"
 #include "sparsemoe/io/weights.hpp"
 #include "sparsemoe/model/extract_weights.hpp"
 
@@ -437,8 +438,7 @@ class Extraction {
       std::printf("%s, %lld rows: loss %.4f before, %.4f after; BLEU %.1f, %.1f; chrF %.1f, %.1f\n", o_.split.c_str(),
                   static_cast<long long>(before_.rows), before_.loss, after_.loss, before_.bleu, after_.bleu,
                   before_.chrf, after_.chrf);
-    std::fflush(stdout);
-    moe::require(std::ferror(stdout) == 0, "standard output: cannot write; is the disk full?");
+    moe::require_output_written();
   }
 
   ExtractOptions o_;

@@ -11,6 +11,7 @@
 #include "run_files.hpp"
 #include "scoring.hpp"
 #include "sparsemoe/io/file_set.hpp"
+#include "sparsemoe/io/standard_output.hpp"
 #include "sparsemoe/report/routing_report.hpp"
 
 namespace nmt {
@@ -110,7 +111,7 @@ inline int routing(RoutingOptions o) {
                 static_cast<long long>(u.layer), u.router.c_str(), u.dead().size(), static_cast<long long>(u.experts),
                 mean, std::log2(static_cast<double>(u.experts)));
   }
-  require_written();
+  moe::require_output_written();
   return 0;
 }
 

@@ -14,6 +14,7 @@
 #include "commands.hpp"
 #include "extract_command.hpp"
 #include "sparsemoe/io/file_set.hpp"
+#include "sparsemoe/io/standard_output.hpp"
 #include "sparsemoe/report/html.hpp"
 #include "train.hpp"
 
@@ -319,7 +320,7 @@ class Study {
     files.add("study.html", page.text());
     files.commit();
     std::printf("%s", moe::markdown(means).c_str());
-    require_written();
+    moe::require_output_written();
   }
 
   StudySettings s_;

@@ -12,6 +12,7 @@
 
 #include "../generation/generate.hpp"
 #include "run_files.hpp"
+#include "sparsemoe/io/standard_output.hpp"
 #include "user_text.hpp"
 
 namespace nmt {
@@ -54,11 +55,6 @@ struct TranslateOptions {
   std::int64_t outputs() const { return search.nbest.value_or(1); }
   std::int64_t longest() const { return max_length.value_or(256); }
 };
-
-inline void require_written() {
-  std::fflush(stdout);
-  moe::require(std::ferror(stdout) == 0, "standard output: cannot write; is the disk full?");
-}
 
 class TranslateCommand {
  public:
@@ -133,7 +129,7 @@ class TranslateCommand {
     std::size_t written = 0;
     const auto write_ready = [&] {
       for (; written < lines_.size() && lines_[written].found; ++written) write(lines_[written]);
-      require_written();
+      moe::require_output_written();
     };
     for (std::size_t at = 0; at < order.size();) {
       // Fewer lines when they are long: attention grows with the square of the length, the kept keys with the beams.

@@ -17,6 +17,7 @@
 #include "../translate.hpp"
 #include "limits.hpp"
 #include "sparsemoe/io/file_set.hpp"
+#include "sparsemoe/io/standard_output.hpp"
 #include "sparsemoe/report/html.hpp"
 
 namespace nmt {
@@ -362,7 +363,7 @@ class Benchmark {
     files.add("benchmark.html", page.text());
     files.commit();
     std::printf("%s", markdown.c_str());
-    require_written();
+    moe::require_output_written();
   }
 
   std::vector<std::string> models(std::int64_t experts) const {

@@ -25,6 +25,7 @@
 #include "sparsemoe/error.hpp"
 #include "sparsemoe/io/environment.hpp"
 #include "sparsemoe/io/signals.hpp"
+#include "sparsemoe/io/standard_output.hpp"
 #include "sparsemoe/io/terminal.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
@@ -77,16 +78,6 @@ inline Ending ending_of_exception() {
   } catch (...) {
     return {"a fault of this program, not of its input; please report it with the command line"};
   }
-}
-
-/// Throws Error if standard output did not take everything printed so far.
-inline void require_output_written() {
-  const bool failed = std::ferror(stdout) != 0;
-  errno = 0;
-  if (std::fflush(stdout) == 0 && !failed) return;
-  throw Error(join("standard output: cannot write: ",
-                   errno != 0 ? std::generic_category().message(errno) : "is the disk full?"),
-              Exit::output);
 }
 
 namespace detail {
