@@ -137,6 +137,9 @@ if(SPARSEMOE_BUILD_TESTS)
     file(GLOB cuda_sources CONFIGURE_DEPENDS tests/cuda_*.cu)
   endif()
   add_custom_target(cuda_tests)  # what check_cuda.sh builds
+  # Arithmetic whose bits the optimiser could change (it contracts, vectorises, inlines), and counted allocations.
+  set(optimised allocations comm data_parallel decoding expert_forms kernels layers layers_attention lstm onednn optim
+                training update)
   foreach(source IN LISTS sources cuda_sources)
     get_filename_component(name ${source} NAME_WE)
     set(label unit)
@@ -151,6 +154,10 @@ if(SPARSEMOE_BUILD_TESTS)
     endif()
     target_compile_definitions(${name} PRIVATE SPARSEMOE_TEST_DATA="${root}/tests/data")
     target_include_directories(${name} PRIVATE ${root})  # for "examples/..." and "tests/..."
+    string(REGEX REPLACE "^test_" "" subject ${name})
+    if(SPARSEMOE_TEST_OPTIMISATION AND label STREQUAL "unit" AND NOT subject IN_LIST optimised)
+      target_compile_options(${name} PRIVATE ${SPARSEMOE_TEST_OPTIMISATION})
+    endif()
     sparsemoe_ctest(${name} ${label} ${name})
     if(label STREQUAL "cuda")
       add_dependencies(cuda_tests ${name})

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# tests/check_cuda.sh -- with nvcc, GPU or not: every header compiles as .cu, every tests/cuda_*.cu compiles, links and
+# tests/check_cuda.sh -- with nvcc, GPU or not: every header compiles as .cu (by folder), every tests/cuda_*.cu compiles, links and
 # runs. Without a device these programs say so and are counted as skipped. The last line is the sum.
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -16,7 +16,7 @@ if ! command -v nvcc >/dev/null; then
 fi
 
 build=$root/build/cuda
-count "headers alone, nvcc" tests/check_headers.sh nvcc
+count "headers by folder, nvcc" env BY=folder tests/check_headers.sh nvcc
 stage "configure" cmake --preset cuda -DSPARSEMOE_BUILD_EXAMPLES=OFF -DSPARSEMOE_BUILD_BENCHMARKS=OFF \
   || { failed=1; finish; exit 1; }
 count "build" cmake --build "$build" -j "$(parallel_jobs)" --target cuda_tests -- -k 0

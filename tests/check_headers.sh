@@ -2,6 +2,8 @@
 # tests/check_headers.sh COMPILER [HEADER...] -- every public header compiles alone with COMPILER (g++, clang++, nvcc),
 # and all of them together compile where common names are macros.
 # A header whose optional package is not installed is skipped by name; CUDA headers are nvcc's alone.
+# BY=folder: the headers of a folder together, and alone only where that fails. What one header lacks is the same for
+# every compiler: CI finds it with g++, and asks the others for their warnings.
 # Prints one line per failing header. Exit status 0 or 1.
 set -uo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/usage.sh"
@@ -44,9 +46,11 @@ compile() {
   return 1
 }
 
+for_nvcc() { [ "$cuda" = 0 ] && [[ "$1" =~ cuda|nccl ]]; }
+
 check_alone() {
   local header=$1 name=${1//\//_}
-  if [ "$cuda" = 0 ] && [[ "$header" =~ cuda|nccl ]]; then
+  if for_nvcc "$header"; then
     echo "skip $header: for nvcc" >"$work/$name.result"
     return
   fi
@@ -59,8 +63,31 @@ check_alone() {
   esac >"$work/$name.result"
   grep FAIL "$work/$name.result"
 }
-export -f compile check_alone
-printf '%s\n' "${headers[@]}" | xargs -P "${JOBS:-2}" -I{} bash -c 'check_alone {}'
+
+check_folder() {  # check_folder HEADER...
+  local header name
+  name=$(dirname "$1")
+  name=${name//\//_}.folder
+  for header in "$@"; do for_nvcc "$header" || printf '#include "%s"\n' "$header"; done >"$work/$name.src"
+  if compile "$work/$name.src" "$work/$name.log"; then
+    for header in "$@"; do
+      if for_nvcc "$header"; then echo "skip $header: for nvcc"; else echo "good $header"; fi
+    done >"$work/$name.result"
+  else
+    for header in "$@"; do check_alone "$header"; done
+  fi
+}
+export -f compile for_nvcc check_alone check_folder
+case ${BY:-header} in
+  header) printf '%s\n' "${headers[@]}" | xargs -P "${JOBS:-2}" -I{} bash -c 'check_alone {}' ;;
+  folder)
+    folders=$(printf '%s\n' "${headers[@]}" | xargs -n1 dirname | sort -u)
+    for folder in $folders; do
+      printf '%s\n' "${headers[@]}" | grep -E "^$folder/[^/]*$" | tr '\n' ' '
+      echo
+    done | xargs -P "${JOBS:-2}" -I{} bash -c 'check_folder {}' ;;
+  *) echo "tests/check_headers.sh: BY=$BY: give header or folder" >&2; exit 64 ;;
+esac
 
 # The traps. Headers of others come first: they are not ours to repair.
 mapfile -t good < <(sed -n 's/^good //p' "$work"/*.result 2>/dev/null | sort)

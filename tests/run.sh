@@ -19,7 +19,7 @@ count "documents" tests/check_docs.sh "$build"
 count "one #error with -std=c++17" tests/check_standard.sh g++
 count "headers alone, g++" tests/check_headers.sh g++
 if command -v clang++-16 >/dev/null; then
-  count "headers alone, clang++-16" tests/check_headers.sh clang++-16
+  count "headers by folder, clang++-16" env BY=folder tests/check_headers.sh clang++-16
 else
   echo "skipped: no clang++-16 (tests/install_packages.sh --full)"
   skipped=$((skipped + 1))
