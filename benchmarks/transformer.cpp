@@ -9,6 +9,7 @@
 #include <string>
 
 #include "sparsemoe/backend/cpu.hpp"
+#include "sparsemoe/comm/solo.hpp"
 #include "sparsemoe/infer/search.hpp"
 #include "sparsemoe/model/encoder_decoder.hpp"
 #include "sparsemoe/optim/adamw.hpp"

@@ -2,6 +2,7 @@
 # config, so both look in the same places. Nothing is downloaded.
 # sparsemoe_find_core(missing)              Eigen, Thrust, Random123, OpenMP, Threads
 # sparsemoe_find_component(name missing)    onednn, io, cuda, nccl, mpi, sentencepiece
+# A component is a package found and linked; mpi and nccl have no header of ours yet, sentencepiece is for programs.
 # `missing` receives the Debian names of what was not found, or nothing.
 
 set(SPARSEMOE_COMPONENTS onednn io cuda nccl mpi sentencepiece)

@@ -10,6 +10,7 @@
 #include "sparsemoe/backend/cuda.hpp"
 #include "sparsemoe/routers/hash.hpp"
 #include "sparsemoe/routers/sentence.hpp"
+#include "sparsemoe/routers/switch.hpp"
 #include "sparsemoe/routers/task.hpp"
 #include "sparsemoe/routers/top_k.hpp"
 #include "tests/model_body.hpp"

@@ -2,6 +2,7 @@
 // family.
 #pragma once
 
+#include "sparsemoe/routers/switch.hpp"
 #include "tests/model_body.hpp"
 
 namespace decoding_body {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "sparsemoe/backend/cpu.hpp"
+#include "sparsemoe/comm/solo.hpp"
 #include "sparsemoe/model/encoder_decoder.hpp"
 
 namespace model_body {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "sparsemoe/infer/search.hpp"
+#include "sparsemoe/routers/switch.hpp"
 #include "tests/model_body.hpp"
 
 namespace search_body {

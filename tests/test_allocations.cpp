@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "sparsemoe/comm/solo.hpp"
 #include "sparsemoe/hf/nllb_router.hpp"
 #include "sparsemoe/hf/switch_router.hpp"
 #include "sparsemoe/infer/search.hpp"

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <mutex>
 
+#include "sparsemoe/comm/solo.hpp"
 #include "sparsemoe/comm/threads.hpp"
 #include "sparsemoe/optim/adamw.hpp"
 #include "sparsemoe/routers/task.hpp"

@@ -12,6 +12,7 @@
 #include <limits>
 #include <vector>
 
+#include "sparsemoe/comm/solo.hpp"
 #include "sparsemoe/io/weights.hpp"
 #include "sparsemoe/nn/distill.hpp"
 #include "sparsemoe/testing/check_layer.hpp"

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "sparsemoe/comm/solo.hpp"
 #include "sparsemoe/infer/int8.hpp"
 #include "sparsemoe/io/mapped_weights.hpp"
 #include "sparsemoe/random.hpp"

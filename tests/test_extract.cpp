@@ -9,7 +9,9 @@
 #include <string>
 #include <vector>
 
+#include "sparsemoe/comm/solo.hpp"
 #include "sparsemoe/model/extract_weights.hpp"
+#include "sparsemoe/routers/switch.hpp"
 #include "sparsemoe/routers/top_k.hpp"
 #include "tests/model_body.hpp"
 

@@ -4,6 +4,7 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
+#include "sparsemoe/comm/solo.hpp"
 #include "sparsemoe/model/lstm_language_model.hpp"
 #include "sparsemoe/optim/adamw.hpp"
 #include "sparsemoe/routers/top_k.hpp"

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "sparsemoe/backend/cpu.hpp"
+#include "sparsemoe/comm/solo.hpp"
 #include "sparsemoe/hf/nllb_router.hpp"
 #include "sparsemoe/hf/switch_router.hpp"
 #include "sparsemoe/model/encoder_decoder.hpp"

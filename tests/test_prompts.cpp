@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "sparsemoe/backend/cpu.hpp"
+#include "sparsemoe/comm/solo.hpp"
 #include "sparsemoe/infer/search.hpp"
 #include "sparsemoe/model/language_model.hpp"
 #include "sparsemoe/nn/norm.hpp"

@@ -1,6 +1,6 @@
 // test_routers_assigned.cpp -- routers that share out whole groups of tokens: expert choice, masks over the batch,
 // balanced assignment, transport plans, overflow sent on; and who gets a slot when there are too few. Read next:
-// include/sparsemoe/routers/order.hpp.
+// include/sparsemoe/kernels/order.hpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 

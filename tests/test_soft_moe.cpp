@@ -5,6 +5,7 @@
 
 #include <cstring>
 
+#include "sparsemoe/comm/solo.hpp"
 #include "sparsemoe/nn/soft_moe.hpp"
 #include "sparsemoe/testing/check_layer.hpp"
 #include "tests/model_body.hpp"

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <string>
 
+#include "sparsemoe/comm/solo.hpp"
 #include "sparsemoe/optim/adamw.hpp"
 #include "sparsemoe/optim/clip.hpp"
 #include "sparsemoe/routers/task.hpp"

@@ -11,9 +11,9 @@
 #include <type_traits>
 #include <utility>
 
-#include "sparsemoe/backend/team.hpp"
 #include "sparsemoe/precision.hpp"
 #include "sparsemoe/router_traits.hpp"
+#include "sparsemoe/team.hpp"
 #include "sparsemoe/view.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {

@@ -1,4 +1,5 @@
-// config.hpp -- version, ABI namespace and host/device markers. The only file with compiler #ifs.
+// config.hpp -- version, ABI namespace, host/device markers. Compilers and instruction sets are asked about here, and what
+// was found has a name; only what exists in one of them (warp shuffles, AVX-512) stands behind an #if elsewhere.
 // Every name of the library lives in sparsemoe::SPARSEMOE_ABI, an inline namespace that differs between host and CUDA
 // translation units: passing one of our types from a .cpp to a .cu is a link error that names the type, not a crash.
 // Read next: concepts.hpp.
@@ -37,6 +38,13 @@
 #else
 #define SPARSEMOE_CHECK_CHOICES 1
 #endif
+#endif
+
+// Arithmetic may be regrouped (-ffast-math): what relies on the order of two roundings asks.
+#if defined(__FAST_MATH__)
+#define SPARSEMOE_FAST_MATH 1
+#else
+#define SPARSEMOE_FAST_MATH 0
 #endif
 
 // A scalar function that must melt into the loop around it, or the loop cannot be vectorised.

@@ -19,11 +19,8 @@ SPARSEMOE_INLINE float exp(float x) {
   // Rounded to an integer by adding 1.5 2^23. With std::floor, or with a cast, g++ does not vectorise a loop of this.
   const float shift = 12582912.0f, shifted = clamped * 1.44269504088896341f + shift;
   const std::int32_t whole = bits_as<std::int32_t>(shifted) - bits_as<std::int32_t>(shift), half = whole / 2;
-#if defined(__FAST_MATH__)
-  const float n = static_cast<float>(whole);  // the difference below would be simplified away
-#else
-  const float n = shifted - shift;
-#endif
+  // Under -ffast-math the difference would be simplified away.
+  const float n = SPARSEMOE_FAST_MATH ? static_cast<float>(whole) : shifted - shift;
   float r = clamped - n * 0.693359375f;
   r -= n * -2.12194440e-4f;
   float p = 1.9875691500e-4f;

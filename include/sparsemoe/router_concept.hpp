@@ -11,9 +11,9 @@
 #include <utility>
 #include <vector>
 
-#include "sparsemoe/backend/team.hpp"
 #include "sparsemoe/precision.hpp"
 #include "sparsemoe/random.hpp"
+#include "sparsemoe/team.hpp"
 #include "sparsemoe/view.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {

@@ -1,4 +1,4 @@
-// sparsemoe.hpp -- the umbrella for users: everything that runs on a CPU and needs no package beyond the core's two.
+// sparsemoe.hpp -- the umbrella for users: what runs on a CPU and needs no package beyond the core's.
 // Not here, include them by name: io/ (nlohmann-json), backend/cuda.hpp, backend/gemm/ providers, text/, testing.hpp.
 // The library itself never includes this file. Read next: concepts.hpp, then examples/hello_moe.cpp.
 #pragma once

@@ -1,6 +1,7 @@
 // Expert choice looks at the whole sentence: an encoder takes it, a decoder does not.
 // expect: decoder: use a causal-safe router; this one looks at later tokens and cannot be decoded step by step
 #include "sparsemoe/backend/cpu.hpp"
+#include "sparsemoe/comm/solo.hpp"
 #include "sparsemoe/model/decoder.hpp"
 #include "sparsemoe/model/encoder.hpp"
 #include "sparsemoe/routers/expert_choice.hpp"

@@ -1,6 +1,7 @@
 // SentencePrefix scores the target so far: a decoder takes it, an encoder does not.
 // expect: encoder: use Sentence in place of SentencePrefix; an encoder sees the whole sentence
 #include "sparsemoe/backend/cpu.hpp"
+#include "sparsemoe/comm/solo.hpp"
 #include "sparsemoe/model/decoder.hpp"
 #include "sparsemoe/model/encoder.hpp"
 #include "sparsemoe/routers/sentence.hpp"

@@ -1,6 +1,6 @@
 // Layers run in float and in double.
 // expect: router: make choose a template over T (float and double)
-#include "sparsemoe/routers/best.hpp"
+#include "sparsemoe/kernels/best.hpp"
 
 using namespace sparsemoe;
 

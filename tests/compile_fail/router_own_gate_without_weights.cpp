@@ -1,6 +1,6 @@
 // A gate of one's own says how it weighs, and the slope of that.
 // expect: router: with Gate::own add weigh(...) and weigh_backward(...)
-#include "sparsemoe/routers/best.hpp"
+#include "sparsemoe/kernels/best.hpp"
 
 using namespace sparsemoe;
 

@@ -1,6 +1,6 @@
 // choose returns a Choice of top_k experts, even for one.
 // expect: router: return Choice<top_k> from choose
-#include "sparsemoe/routers/best.hpp"
+#include "sparsemoe/kernels/best.hpp"
 
 using namespace sparsemoe;
 

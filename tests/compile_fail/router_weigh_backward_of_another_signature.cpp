@@ -1,6 +1,6 @@
 // weigh_backward is found by its signature; one of another would be an error deep inside the layer.
 // expect: router: with Gate::own add weigh(...) and weigh_backward(...)
-#include "sparsemoe/routers/best.hpp"
+#include "sparsemoe/kernels/best.hpp"
 
 using namespace sparsemoe;
 

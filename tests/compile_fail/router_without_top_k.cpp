@@ -1,6 +1,6 @@
 // A router says how many experts it chooses.
 // expect: router: add  static constexpr int top_k
-#include "sparsemoe/routers/best.hpp"
+#include "sparsemoe/kernels/best.hpp"
 
 using namespace sparsemoe;
 

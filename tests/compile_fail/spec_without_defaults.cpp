@@ -1,7 +1,9 @@
 // A bundle of policies inherits what it does not choose itself.
 // expect: spec: derive from SpecDefaults
 #include "sparsemoe/backend/cpu.hpp"
+#include "sparsemoe/comm/solo.hpp"
 #include "sparsemoe/model/encoder.hpp"
+#include "sparsemoe/routers/switch.hpp"
 
 using namespace sparsemoe;
 

@@ -1,7 +1,9 @@
 // A stack names what its bundle of policies lacks.
 // expect: spec: add  using Precision = (sparsemoe::Fp32, Bf16, Fp16 or Fp64)
 #include "sparsemoe/backend/cpu.hpp"
+#include "sparsemoe/comm/solo.hpp"
 #include "sparsemoe/model/encoder.hpp"
+#include "sparsemoe/routers/switch.hpp"
 
 using namespace sparsemoe;
 

@@ -24,8 +24,8 @@
 
 #include "sparsemoe/arena.hpp"
 #include "sparsemoe/backend/gemm/native.hpp"
-#include "sparsemoe/backend/team.hpp"
 #include "sparsemoe/random.hpp"
+#include "sparsemoe/team.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 

@@ -5,8 +5,8 @@
 
 #include <cmath>
 
-#include "sparsemoe/backend/team.hpp"
 #include "sparsemoe/math.hpp"
+#include "sparsemoe/team.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 

@@ -2,8 +2,8 @@
 // Read next: nn/lstm.hpp for the products around it.
 #pragma once
 
-#include "sparsemoe/backend/team.hpp"
 #include "sparsemoe/math.hpp"
+#include "sparsemoe/team.hpp"
 #include "sparsemoe/view.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {

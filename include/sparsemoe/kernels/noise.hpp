@@ -3,9 +3,9 @@
 // Read next: kernels/importance.hpp for the losses made of it, routers/noisy.hpp.
 #pragma once
 
+#include "sparsemoe/kernels/best.hpp"
 #include "sparsemoe/kernels/columns.hpp"
 #include "sparsemoe/math.hpp"
-#include "sparsemoe/routers/best.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 

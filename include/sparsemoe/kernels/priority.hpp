@@ -3,7 +3,7 @@
 #pragma once
 
 #include "sparsemoe/kernels/dispatch.hpp"
-#include "sparsemoe/routers/order.hpp"
+#include "sparsemoe/kernels/order.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 

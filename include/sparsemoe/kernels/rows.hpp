@@ -4,8 +4,8 @@
 #pragma once
 
 #include "sparsemoe/arena.hpp"
-#include "sparsemoe/backend/team.hpp"
 #include "sparsemoe/math.hpp"
+#include "sparsemoe/team.hpp"
 #include "sparsemoe/view.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {

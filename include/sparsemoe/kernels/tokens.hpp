@@ -2,8 +2,8 @@
 // Read next: kernels/routing.hpp.
 #pragma once
 
-#include "sparsemoe/backend/team.hpp"
 #include "sparsemoe/concepts.hpp"
+#include "sparsemoe/team.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 

@@ -4,7 +4,6 @@
 
 #include <vector>
 
-#include "sparsemoe/comm/solo.hpp"
 #include "sparsemoe/nn/attention.hpp"
 #include "sparsemoe/nn/block.hpp"
 #include "sparsemoe/nn/dense.hpp"

@@ -4,7 +4,6 @@
 
 #include "sparsemoe/nn/ffn.hpp"
 #include "sparsemoe/nn/norm.hpp"
-#include "sparsemoe/routers/switch.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 

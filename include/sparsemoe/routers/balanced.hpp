@@ -4,7 +4,7 @@
 // constants. Read next: routers/expert_choice.hpp, its descendant.
 #pragma once
 
-#include "sparsemoe/routers/order.hpp"
+#include "sparsemoe/kernels/order.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 

@@ -4,7 +4,7 @@
 // next: routers/sinkhorn.hpp.
 #pragma once
 
-#include "sparsemoe/routers/best.hpp"
+#include "sparsemoe/kernels/best.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 

@@ -1,9 +1,9 @@
 // routers/expert_choice.hpp -- expert choice (Zhou et al. 2022, equations 1-4): each expert takes the tokens that score
 // it highest, so loads are equal by construction and a token gets from no expert to all. There is no balance loss. A
-// token's fate depends on the tokens after it: for encoders alone. Read next: routers/order.hpp.
+// token's fate depends on the tokens after it: for encoders alone. Read next: kernels/order.hpp.
 #pragma once
 
-#include "sparsemoe/routers/order.hpp"
+#include "sparsemoe/kernels/order.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 

@@ -3,7 +3,7 @@
 // capacity. Read next: routers/hierarchical.hpp for the product of 2017, kernels/two_level.hpp for the losses.
 #pragma once
 
-#include "sparsemoe/routers/best.hpp"
+#include "sparsemoe/kernels/best.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 

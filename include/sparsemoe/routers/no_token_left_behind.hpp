@@ -2,7 +2,7 @@
 // times over (Fedus et al. 2021, appendix B). What is still left is dropped. Read next: routers/switch.hpp.
 #pragma once
 
-#include "sparsemoe/routers/best.hpp"
+#include "sparsemoe/kernels/best.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 

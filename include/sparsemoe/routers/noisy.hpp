@@ -3,7 +3,7 @@
 // 0. Read next: kernels/noise.hpp, routers/hierarchical.hpp.
 #pragma once
 
-#include "sparsemoe/routers/best.hpp"
+#include "sparsemoe/kernels/best.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 

@@ -5,7 +5,7 @@
 // Read next: routers/task.hpp.
 #pragma once
 
-#include "sparsemoe/routers/best.hpp"
+#include "sparsemoe/kernels/best.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 

@@ -3,7 +3,7 @@
 // plan carries no gradient. In evaluation the k best scores. Read next: routers/base.hpp.
 #pragma once
 
-#include "sparsemoe/routers/best.hpp"
+#include "sparsemoe/kernels/best.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 

@@ -3,7 +3,7 @@
 // Read next: routers/sentence.hpp.
 #pragma once
 
-#include "sparsemoe/routers/best.hpp"
+#include "sparsemoe/kernels/best.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 

@@ -2,7 +2,7 @@
 // The gate scores every token; weights are renormalised over the chosen. Read next: routers/switch.hpp, nn/moe.hpp.
 #pragma once
 
-#include "sparsemoe/routers/best.hpp"
+#include "sparsemoe/kernels/best.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 

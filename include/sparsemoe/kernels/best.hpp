@@ -1,4 +1,4 @@
-// routers/best.hpp -- the k best of a row, in the total order every router shares: larger score first, then smaller
+// kernels/best.hpp -- the k best of a row, in the total order every router shares: larger score first, then smaller
 // index; NaN counts as minus infinity. Read next: routers/top_k.hpp.
 #pragma once
 
