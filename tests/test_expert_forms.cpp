@@ -94,7 +94,7 @@ void int8_model() {
   CHECK_FALSE(same(got, before));  // it does round
   auto host = plain.weights.get(ctx);
   for (const ParamInfo& p : plain.weights.list())
-    if (is_expert_matrix(p))
+    if (p.role == Role::expert)
       for (index_t e = 0; e < p.shape.batch; ++e)
         round_columns_to_int8(host.data() + p.offset + e * p.shape.rows * p.shape.cols, p.shape.rows, p.shape.cols);
   plain.weights.set(ctx, host);
@@ -209,7 +209,7 @@ TEST_CASE("a decoder routed by task touches the matrices of its task's experts a
   const MappedWeights mapped(model, path);
   Choice<2> chosen{};
   std::vector<Tensor<const float>> matrices;
-  model.visit_weights([&](const std::string& name, auto& t, Init = Init::zero()) {
+  model.visit_weights([&](const std::string& name, auto& t, const Leaf& = {}) {
     if (name == "decoder.layers.1.moe.router.weight") chosen = best<2>(Row<const float>{t.data, t.cols});
     if (name.starts_with("decoder.layers.1.moe.experts.w")) matrices.push_back(t);
   });
@@ -245,7 +245,7 @@ TEST_CASE("choices that need no states are asked for before the stack runs, othe
     using Layer = MoE<With<decltype(router)>>;
     const Layer layer(c, router);
     auto w = layer.template params<const float>();
-    held.visit_weights([&](const std::string& name, auto& t, Init = Init::zero()) {
+    held.visit_weights([&](const std::string& name, auto& t, const Leaf& = {}) {
       if (name == "decoder.layers.1.moe.experts.wi") w.experts.wi = t;
       if (name == "decoder.layers.1.moe.experts.wo") w.experts.wo = t;
     });

@@ -158,12 +158,12 @@ SubModel extract(Model& model, Cpu::Context& ctx, const std::vector<index_t>& ta
   std::vector<StackPlan> plans;
   if constexpr (by_task<typename E::Router>()) {
     plans.push_back(
-        plan_stack<typename E::Router, P, Cpu>(ctx, model.weights, "encoder.", config.encoder, tasks, fold));
+        plan_stack<typename E::Router, P, Cpu>(ctx, model.weights, InStack::encoder, config.encoder, tasks, fold));
     config.encoder = extracted_config(config.encoder, plans.back(), count);
   }
   if constexpr (by_task<typename D::Router>()) {
     plans.push_back(
-        plan_stack<typename D::Router, P, Cpu>(ctx, model.weights, "decoder.", config.decoder, tasks, fold));
+        plan_stack<typename D::Router, P, Cpu>(ctx, model.weights, InStack::decoder, config.decoder, tasks, fold));
     config.decoder = extracted_config(config.decoder, plans.back(), count);
   }
   config.encoder.moe.tasks = config.decoder.moe.tasks = count;
@@ -300,9 +300,9 @@ TEST_CASE("the comparison sees a wrong expert and a weight that is off by 0.01")
 
 TEST_CASE("what cannot be extracted is one sentence") {
   StackConfig stack = config_of({}).decoder;
-  const auto none = [](const std::string&, index_t, double*) {};
+  const auto none = [](index_t, index_t, double*) {};
   const auto plan = [&](const std::vector<index_t>& tasks, Fold fold = Fold::no) {
-    return plan_stack<StaticTask, double>("decoder.", stack, tasks, fold, none);
+    return plan_stack<StaticTask, double>(InStack::decoder, stack, tasks, fold, none);
   };
   CHECK_THROWS_WITH_AS(plan({}), "extract: name a task", Error);
   CHECK_THROWS_WITH_AS(plan({3}), "extract: there is no task 3; the model has 3", Error);
@@ -324,9 +324,9 @@ template <class E, class D>
 std::vector<ParamInfo> leaves_of(const EncoderDecoderConfig& c) {
   std::vector<ParamInfo> list;
   index_t offset = 0;
-  const auto add = [&](const std::string& name, auto& t, Init init = Init::zero()) {
-    list.push_back({name, offset, {nullptr, t.batch, t.rows, t.cols, t.rank}, init});
-    offset += reserved(t, init);
+  const auto add = [&](const std::string& name, auto& t, const Leaf& leaf = {}) {
+    list.push_back(param_info(name, offset, t, leaf));
+    offset += reserved(t, leaf.init);
   };
   auto table = Embedding<Bf16, Cpu>{c.vocabulary, c.encoder.width}.template params<const bf16>();
   table.visit("shared.", add);
@@ -374,13 +374,14 @@ TEST_CASE("a model of the paper's WMT size extracts to the bytes computed on pap
     CHECK(before.parameters == paper.encoder + paper.decoder + 64000 * 512);
     CHECK(before.bytes == paper.bytes);
     if (paper.experts == 32) CHECK((before.parameters + 2 * 64000 * 512) / 1000000 == 533);
-    const auto logits = [](const std::string& name, index_t count, float* to) {
+    const auto logits = [](index_t layer, index_t count, float* to) {
       for (index_t i = 0; i < count; ++i)
-        to[i] = static_cast<float>(Random{name.size(), 1, 0}.normal(Purpose::test, static_cast<std::uint64_t>(i)));
+        to[i] = static_cast<float>(
+            Random{static_cast<std::uint64_t>(layer), 1, 0}.normal(Purpose::test, static_cast<std::uint64_t>(i)));
     };
     for (const index_t task : {0, 17}) {
       const auto check = [&](Fold fold, index_t bytes, auto&& list_of_type) {
-        const auto plan = plan_stack<Task, float>("decoder.", c.decoder, {task}, fold, logits);
+        const auto plan = plan_stack<Task, float>(InStack::decoder, c.decoder, {task}, fold, logits);
         const auto leaves = extracted_leaves(list, {plan});
         CHECK(size_of(leaves, "").bytes == bytes);
         const double share =
@@ -393,6 +394,9 @@ TEST_CASE("a model of the paper's WMT size extracts to the bytes computed on pap
         for (std::size_t i = 0; i < expected.size(); ++i) {
           CHECK(expected[i].name == leaves[i].info.name);
           CHECK(expected[i].shape.size() == leaves[i].info.shape.size());
+          CHECK(expected[i].role == leaves[i].info.role);
+          CHECK(expected[i].stack == leaves[i].info.stack);
+          CHECK(expected[i].layer == leaves[i].info.layer);
         }
       };
       check(Fold::no, paper.small_bytes, [](const auto& s) { return leaves_of<Token, Tasks>(s); });

@@ -58,7 +58,7 @@ LayerReport check(const Layer& layer, index_t rows, index_t in, index_t out, con
     using Kind = Fault::Kind;
     std::vector<double> dx_before(dx[0].data, dx[0].data + dx[0].size());
     std::vector<std::pair<double*, std::vector<double>>> dw_before;
-    dw.visit("", [&](const std::string& name, auto& t, Init = {}) {
+    dw.visit("", [&](const std::string& name, auto& t, const Leaf& = {}) {
       if (name == fault.leaf) dw_before.emplace_back(t.data, std::vector<double>(t.data, t.data + t.size()));
     });
     layer.backward(ctx, w, dw, x[0], dy, dx[0], cache);

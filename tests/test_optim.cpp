@@ -58,7 +58,8 @@ std::vector<ParamInfo> make_list(const std::vector<std::pair<std::string, std::v
     const Tensor<float> t = shape.size() == 1   ? vector_of<float>(shape[0])
                             : shape.size() == 2 ? matrix_of<float>(shape[0], shape[1])
                                                 : stack_of<float>(shape[0], shape[1], shape[2]);
-    list.push_back({name, offset, t, Init::zero()});
+    const Role role = t.batch > 1 ? Role::expert : Role::dense;  // stacks stand for experts here
+    list.push_back({name, offset, t, Init::zero(), role});
     offset += (t.size() + param_alignment - 1) / param_alignment * param_alignment;
   }
   return list;

@@ -37,8 +37,7 @@ class Learner {
 /// Parameters that a token meets: of the experts `chosen`.
 inline sparsemoe::index_t met_by_a_token(const std::vector<sparsemoe::ParamInfo>& list, int chosen = 1) {
   sparsemoe::index_t n = 0;
-  for (const auto& p : list)
-    n += p.name.find(".experts.") == std::string::npos ? p.shape.size() : p.shape.size() / p.shape.batch * chosen;
+  for (const auto& p : list) n += p.of_experts() ? p.shape.size() / p.shape.batch * chosen : p.shape.size();
   return n;
 }
 /// A line a sparse layer: the share of each expert, in percent.

@@ -41,8 +41,8 @@ struct AnyStackTypes {
   using S = typename P::storage;
   using A = typename P::accumulate;
   using R = typename P::router;
-  using WeightVisitor = std::function<void(const std::string&, moe::Tensor<const S>&, moe::Init)>;
-  using GradientVisitor = std::function<void(const std::string&, moe::Tensor<A>&, moe::Init)>;
+  using WeightVisitor = std::function<void(const std::string&, moe::Tensor<const S>&, const moe::Leaf&)>;
+  using GradientVisitor = std::function<void(const std::string&, moe::Tensor<A>&, const moe::Leaf&)>;
 };
 
 template <class Precision_>
@@ -59,11 +59,11 @@ class AnyEncoder : public AnyStackTypes<Precision_> {
   }
   template <class F>
   void visit_weights(const std::string& prefix, F&& f) {
-    stack_->visit_weights(prefix, [&](const std::string& n, auto& t, moe::Init i) { f(n, t, i); });
+    stack_->visit_weights(prefix, [&](const std::string& n, auto& t, const moe::Leaf& leaf) { f(n, t, leaf); });
   }
   template <class F>
   void visit_gradients(const std::string& prefix, F&& f) {
-    stack_->visit_gradients(prefix, [&](const std::string& n, auto& t, moe::Init i) { f(n, t, i); });
+    stack_->visit_gradients(prefix, [&](const std::string& n, auto& t, const moe::Leaf& leaf) { f(n, t, leaf); });
   }
   void forward(Context& ctx, const moe::Tokens& tokens, moe::Matrix<const S> x, moe::Matrix<S> y, Collective& comm) {
     stack_->forward(ctx, tokens, x, y, comm);
@@ -127,11 +127,11 @@ class AnyDecoder : public AnyStackTypes<Precision_> {
   }
   template <class F>
   void visit_weights(const std::string& prefix, F&& f) {
-    stack_->visit_weights(prefix, [&](const std::string& n, auto& t, moe::Init i) { f(n, t, i); });
+    stack_->visit_weights(prefix, [&](const std::string& n, auto& t, const moe::Leaf& leaf) { f(n, t, leaf); });
   }
   template <class F>
   void visit_gradients(const std::string& prefix, F&& f) {
-    stack_->visit_gradients(prefix, [&](const std::string& n, auto& t, moe::Init i) { f(n, t, i); });
+    stack_->visit_gradients(prefix, [&](const std::string& n, auto& t, const moe::Leaf& leaf) { f(n, t, leaf); });
   }
   bool wants_pool() const { return stack_->wants_pool(); }
   void forward(Context& ctx, const moe::Tokens& tokens, const Memory& memory, moe::Matrix<const S> x, moe::Matrix<S> y,

@@ -32,7 +32,11 @@ struct ExtractOptions {
 /// The leaves of model.safetensors, read piece by piece.
 class WeightsFile {
  public:
-  explicit WeightsFile(const fs::path& path) : reader_(path), file_(moe::File::open_read(path)) {
+  /// `list` are the model's leaves: what the file's tensors are is asked of them.
+  WeightsFile(const fs::path& path, const std::vector<moe::ParamInfo>& list)
+      : reader_(path), file_(moe::File::open_read(path)) {
+    std::map<std::string, const moe::ParamInfo*> of_model;
+    for (const auto& p : list) of_model[p.name] = &p;
     for (const auto& info : reader_.tensors()) {
       if (info.dtype == moe::DType::kI32 && info.shape.size() == 1) {
         auto& table = tables[info.name];
@@ -46,9 +50,12 @@ class WeightsFile {
         moe::fail_file(path, "tensor '", info.name,
                        "' is not a parameter: expected F32 or BF16 in one to three dimensions");
       const auto extent = [&](std::size_t from_last) { return rank >= from_last ? info.shape[rank - from_last] : 1; };
-      moe::ParamInfo p{info.name, 0, {nullptr, extent(3), extent(2), extent(1), static_cast<int>(rank)}, {}};
-      p.init.wide = info.name.ends_with(".router.weight");
-      leaves.push_back(std::move(p));
+      const auto found = of_model.find(info.name);
+      if (found == of_model.end())
+        moe::fail_file(path, "tensor '", info.name, "' is not a parameter of the model that config.json describes");
+      leaves.push_back(*found->second);
+      leaves.back().offset = 0;
+      leaves.back().shape = {nullptr, extent(3), extent(2), extent(1), static_cast<int>(rank)};
     }
   }
   /// Elements [first, first + count) of a leaf.
@@ -76,6 +83,10 @@ class WeightsFile {
 /// "token" and "task", for sentences about a model: "token in the encoder and task in the decoder".
 inline std::string routers_of(const ModelFile& file) {
   return file.model.encoder_router + " in the encoder and " + file.model.decoder_router + " in the decoder";
+}
+
+inline moe::InStack stack_of(const std::string& name) {
+  return name == "encoder" ? moe::InStack::encoder : moe::InStack::decoder;
 }
 
 /// What plan_stack asks of a stack: layers, widths, experts and tasks.
@@ -216,7 +227,7 @@ class Extraction {
   }
 
   int run() {
-    const WeightsFile weights(directory_ / "model.safetensors");
+    const WeightsFile weights(directory_ / "model.safetensors", model_leaves(file_));
     if (!o_.prune.empty()) measure_before();
     plan("encoder", weights);
     plan("decoder", weights);
@@ -252,8 +263,14 @@ class Extraction {
   void plan(const std::string& name, const WeightsFile& weights) {
     const StackSettings s = file_.stack(name);
     const moe::StackConfig config = sizes_of(s, file_);
-    const std::string prefix = name + ".";
-    const auto read = [&](const std::string& leaf, moe::index_t n, float* to) { weights.read(leaf, 0, n, to); };
+    const moe::InStack stack = stack_of(name);
+    const auto read = [&](moe::index_t layer, moe::index_t n, float* to) {
+      for (const auto& leaf : weights.leaves)
+        if (leaf.role == moe::Role::gate && leaf.stack == stack && leaf.layer == layer)
+          return weights.read(leaf.name, 0, n, to);
+      moe::fail("extract: ", (directory_ / "model.safetensors").string(), " has no table of layer ", layer, " of the ",
+                name);
+    };
     const moe::Fold fold = o_.dense ? moe::Fold::yes : moe::Fold::no;
     std::string& router = name == "encoder" ? small_.model.encoder_router : small_.model.decoder_router;
     auto& experts = name == "encoder" ? small_.encoder_experts : small_.decoder_experts;
@@ -264,9 +281,9 @@ class Extraction {
       return;
     }
     if (s.router == "task") {
-      plan = moe::plan_stack<moe::Task, float>(prefix, config, numbers_, fold, read);
+      plan = moe::plan_stack<moe::Task, float>(stack, config, numbers_, fold, read);
     } else if (s.router == "static") {
-      plan = moe::plan_stack<moe::StaticTask, float>(prefix, config, numbers_, fold, read);
+      plan = moe::plan_stack<moe::StaticTask, float>(stack, config, numbers_, fold, read);
     } else if (!o_.prune.empty() && s.router != "hash" && s.router != "soft") {
       plan = prune_plan(s);
     } else {
@@ -286,7 +303,7 @@ class Extraction {
     plans_.push_back(std::move(plan));
   }
   moe::StackPlan prune_plan(const StackSettings& s) {
-    moe::StackPlan plan{s.name + ".", moe::SubRouting::gate, 0, {}};
+    moe::StackPlan plan{stack_of(s.name), moe::SubRouting::gate, 0, {}};
     for (std::size_t l = 0; l < s.experts.size(); ++l) {
       if (s.experts[l] == 0) continue;
       const auto& usage = before_.usage[{s.name, static_cast<moe::index_t>(l)}];
@@ -310,10 +327,9 @@ class Extraction {
   void count(const std::vector<moe::ParamInfo>& before) {
     const std::int64_t narrow = file_.model.precision == "bf16" ? 2 : 4;
     const auto add = [&](std::map<std::string, Part>& parts, const moe::ExtractedLeaf& leaf) {
-      const std::string& name = leaf.info.name;
-      const std::string stack = name.starts_with("encoder.")   ? "encoder"
-                                : name.starts_with("decoder.") ? "decoder"
-                                                               : "embedding";
+      const std::string stack = leaf.info.stack == moe::InStack::encoder   ? "encoder"
+                                : leaf.info.stack == moe::InStack::decoder ? "decoder"
+                                                                           : "embedding";
       const std::int64_t n = leaf.info.shape.size();
       for (Part* p : {&parts[stack], &parts["total"]}) {
         p->parameters += n;

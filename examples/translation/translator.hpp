@@ -111,6 +111,8 @@ struct TranslatorRequest {
 
 std::unique_ptr<Translator> make_fp32_translator(const TranslatorRequest& request);
 std::unique_ptr<Translator> make_bf16_translator(const TranslatorRequest& request);
+/// The model's leaves in order, without room for them.
+std::vector<sparsemoe::ParamInfo> model_leaves(const ModelFile& file);
 
 /// Throws Error for settings that make no sense or a model that this machine's memory cannot hold.
 inline std::unique_ptr<Translator> make_translator(const TranslatorRequest& request) {

@@ -41,6 +41,13 @@ class TranslatorOf final : public Translator {
     if (request.training) optimiser_.emplace(ctx_, model_.weights.list(), optimiser_of(request));
   }
 
+  static std::vector<moe::ParamInfo> leaves(const ModelFile& file) {
+    const moe::EncoderDecoderConfig config = config_of(file, moe::WeightForm::plain);
+    Model model(config, make_stack<AnyEncoder, P>(file.model.encoder_router, config.encoder),
+                make_stack<AnyDecoder, P>(file.model.decoder_router, config.decoder));
+    return moe::list_weights(model);
+  }
+
   moe::LossSums loss(const HostBatch& b, double gradient_scale, double routing_scale, std::uint32_t stream) override {
     begin_pass(gradient_scale, stream);
     const double scale = updater_.loss_scale();

@@ -1,8 +1,10 @@
 // params.hpp -- a layer's parameters seen as a list: count, place in one buffer, initialise, name, convert.
-// Every layer has a Params<T> with visit(prefix, f) calling f(name, Tensor<T>&) at the leaves; it is the only
-// reflection and serves weights, gradients, masters and optimiser moments. Read next: nn/linear.hpp for a first layer.
+// Every layer has a Params<T> with visit(prefix, f) calling f(name, Tensor<T>&, Leaf) at the leaves, which
+// says what each is; it is the only reflection and serves weights, gradients, masters and optimiser moments. Read next:
+// nn/linear.hpp for a first layer.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,12 +31,49 @@ struct Init {
   }
 };
 
-/// One leaf: its place in the flat buffer, extents, and start.
+/// What a parameter is. Forms in 8 bits, optimisers, extraction, upcycling and counts ask this, never its name.
+enum class Role : std::uint8_t {
+  dense,        // every token meets it
+  gate,         // decides where tokens go: gate weights, task tables, noise, thresholds
+  expert,       // a matrix for each expert
+  expert_bias,  // a vector for each expert
+  embedding,    // a row for each token of the vocabulary
+  norm          // gain and shift of a normalisation
+};
+/// The stack of a model that a parameter is in. A language model is a decoder.
+enum class InStack : std::uint8_t { none, encoder, decoder };
+
+/// What visit() says of a leaf beside its name and extents: f(name, tensor, Leaf{init, role}). An Init alone is that of
+/// a dense leaf.
+struct Leaf {
+  Init init;
+  Role role;
+  InStack stack = InStack::none;
+  index_t layer = -1;  // of its stack; -1: of none
+  Leaf(const Init& init_ = Init::zero(), Role role_ = Role::dense) : init(init_), role(role_) {}
+};
+
+/// Says of every leaf that `f` is given in which stack and layer it is: what a stack's visit() hands to its layers.
+template <class F>
+auto visit_within(F& f, InStack stack, index_t layer = -1) {
+  return [&f, stack, layer](const std::string& name, auto& tensor, Leaf leaf = {}) {
+    leaf.stack = stack;
+    leaf.layer = layer;
+    f(name, tensor, leaf);
+  };
+}
+
+/// One leaf: its place in the flat buffer, extents, start, and what it is.
 struct ParamInfo {
   std::string name;
   index_t offset = 0;  // in elements
   Tensor<float> shape;
   Init init;
+  Role role = Role::dense;
+  InStack stack = InStack::none;
+  index_t layer = -1;
+
+  bool of_experts() const { return role == Role::expert || role == Role::expert_bias; }
 };
 
 /// Elements between the starts of two parameters are rounded up to this, so that each is aligned in any type.
@@ -58,14 +97,21 @@ const R* wide_data(const S* p) {
   return reinterpret_cast<const R*>(p);
 }
 
+/// A leaf `tensor` of visit() at `offset`.
+template <class T>
+ParamInfo param_info(const std::string& name, index_t offset, const Tensor<T>& tensor, const Leaf& leaf) {
+  const Tensor<float> shape{nullptr, tensor.batch, tensor.rows, tensor.cols, tensor.rank, tensor.form};
+  return {name, offset, shape, leaf.init, leaf.role, leaf.stack, leaf.layer};
+}
+
 /// Extents and order of every leaf of `params` (a Params<T> with its shapes set).
 template <class Params>
 std::vector<ParamInfo> list_params(Params& params, index_t* total = nullptr) {
   std::vector<ParamInfo> list;
   index_t offset = 0;
-  params.visit(std::string(), [&](const std::string& name, auto& t, Init init = Init::zero()) {
-    list.push_back({name, offset, {nullptr, t.batch, t.rows, t.cols, t.rank, t.form}, init});
-    offset += reserved(t, init);
+  params.visit(std::string(), [&](const std::string& name, auto& t, const Leaf& leaf = {}) {
+    list.push_back(param_info(name, offset, t, leaf));
+    offset += reserved(t, leaf.init);
   });
   if (total != nullptr) *total = offset;
   return list;
@@ -75,9 +121,9 @@ std::vector<ParamInfo> list_params(Params& params, index_t* total = nullptr) {
 template <class Params, class T>
 void bind_params(Params& params, T* base) {
   index_t offset = 0;
-  params.visit(std::string(), [&](const std::string&, auto& t, Init init = Init::zero()) {
+  params.visit(std::string(), [&](const std::string&, auto& t, const Leaf& leaf = {}) {
     t.data = base + offset;
-    offset += reserved(t, init);
+    offset += reserved(t, leaf.init);
   });
 }
 

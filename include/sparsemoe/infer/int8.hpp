@@ -11,11 +11,6 @@
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
-/// Whether a parameter is a weight matrix of experts: the only thing that is quantised.
-inline bool is_expert_matrix(const ParamInfo& p) {
-  return p.shape.rank == 3 && p.name.find(".moe.experts.w") != std::string::npos;
-}
-
 /// The expert matrices of a model: how many weights, their bytes in memory, and what they would take as plain values.
 struct ExpertBytes {
   index_t weights = 0, held = 0, plain = 0;
@@ -25,7 +20,7 @@ ExpertBytes expert_bytes(const Weights<P, B>& weights) {
   using S = typename P::storage;
   ExpertBytes sum;
   for (const ParamInfo& p : weights.list()) {
-    if (!is_expert_matrix(p)) continue;
+    if (p.role != Role::expert) continue;
     const Tensor<float>& t = p.shape;
     sum.weights += t.size();
     sum.plain += t.size() * index_t(sizeof(S));

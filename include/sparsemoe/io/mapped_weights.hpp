@@ -19,7 +19,7 @@ class MappedWeights {
   template <class Model>
   MappedWeights(Model& model, const std::filesystem::path& path) : file_(path, Access::map) {
     using S = typename Model::S;
-    model.visit_weights([&](const std::string& name, auto& t, Init = Init::zero()) {
+    model.visit_weights([&](const std::string& name, auto& t, const Leaf& = {}) {
       if (t.form != WeightForm::file && t.form != WeightForm::file_float) return;
       const TensorInfo& info = file_.at(name);
       const bool own = info.dtype == dtype_of<S>();

@@ -130,20 +130,22 @@ class Decoder {
     template <class F>
     void visit(const std::string& prefix, F&& f) {
       const bool own = position.size() > 1;
-      if (!own && !position.empty()) position[0].visit(prefix + "relative_position.", f);
+      auto of_stack = visit_within(f, InStack::decoder);
+      if (!own && !position.empty()) position[0].visit(prefix + "relative_position.", of_stack);
       for (std::size_t l = 0; l < layers.size(); ++l) {
         const std::string at = prefix + "layers." + std::to_string(l) + ".";
-        if (own) position[l].visit(at + "relative_position.", f);
-        layers[l].norm1.visit(at + "self_attention_norm.", f);
-        layers[l].attention.visit(at + "self_attention.", f);
+        auto of_layer = visit_within(f, InStack::decoder, static_cast<index_t>(l));
+        if (own) position[l].visit(at + "relative_position.", of_layer);
+        layers[l].norm1.visit(at + "self_attention_norm.", of_layer);
+        layers[l].attention.visit(at + "self_attention.", of_layer);
         if constexpr (CrossAttention) {
-          layers[l].norm2.visit(at + "cross_attention_norm.", f);
-          layers[l].cross.visit(at + "cross_attention.", f);
+          layers[l].norm2.visit(at + "cross_attention_norm.", of_layer);
+          layers[l].cross.visit(at + "cross_attention.", of_layer);
         }
-        layers[l].norm3.visit(at + "feed_forward_norm.", f);
-        layers[l].feed.visit(at, f);
+        layers[l].norm3.visit(at + "feed_forward_norm.", of_layer);
+        layers[l].feed.visit(at, of_layer);
       }
-      norm.visit(prefix + "final_norm.", f);
+      norm.visit(prefix + "final_norm.", of_stack);
     }
   };
   template <class T>

@@ -60,16 +60,18 @@ class Encoder {
     template <class F>
     void visit(const std::string& prefix, F&& f) {
       const bool own = position.size() > 1;
-      if (!own && !position.empty()) position[0].visit(prefix + "relative_position.", f);
+      auto of_stack = visit_within(f, InStack::encoder);
+      if (!own && !position.empty()) position[0].visit(prefix + "relative_position.", of_stack);
       for (std::size_t l = 0; l < layers.size(); ++l) {
         const std::string at = prefix + "layers." + std::to_string(l) + ".";
-        if (own) position[l].visit(at + "relative_position.", f);
-        layers[l].norm1.visit(at + "self_attention_norm.", f);
-        layers[l].attention.visit(at + "self_attention.", f);
-        layers[l].norm2.visit(at + "feed_forward_norm.", f);
-        layers[l].feed.visit(at, f);
+        auto of_layer = visit_within(f, InStack::encoder, static_cast<index_t>(l));
+        if (own) position[l].visit(at + "relative_position.", of_layer);
+        layers[l].norm1.visit(at + "self_attention_norm.", of_layer);
+        layers[l].attention.visit(at + "self_attention.", of_layer);
+        layers[l].norm2.visit(at + "feed_forward_norm.", of_layer);
+        layers[l].feed.visit(at, of_layer);
       }
-      norm.visit(prefix + "final_norm.", f);
+      norm.visit(prefix + "final_norm.", of_stack);
     }
   };
   template <class T>
@@ -82,7 +84,7 @@ class Encoder {
     p.norm = norm_.template params<T>();
     return p;
   }
-  /// Calls f(name, Tensor<const S>&, Init) for every weight, f(name, Tensor<A>&, Init) for every gradient.
+  /// Calls f(name, Tensor<const S>&, Leaf) for every weight, f(name, Tensor<A>&, Leaf) for every gradient.
   template <class F>
   void visit_weights(const std::string& prefix, F&& f) {
     weights_.visit(prefix, f);

@@ -61,6 +61,12 @@ class Seq2Seq {
   /// Throws Error if the configuration cannot work.
   Seq2Seq(Context& ctx, const EncoderDecoderConfig& config, EncoderStack encoder, DecoderStack decoder,
           bool for_training)
+      : Seq2Seq(config, std::move(encoder), std::move(decoder)) {
+    weights = bind_weights<P, B>(*this, for_training);
+    (void)ctx;
+  }
+  /// Shapes without memory, for list_weights().
+  Seq2Seq(const EncoderDecoderConfig& config, EncoderStack encoder, DecoderStack decoder)
       : config_(config), encoder_(std::move(encoder)), decoder_(std::move(decoder)) {
     config.check();
     const double width = static_cast<double>(config.encoder.width);
@@ -76,8 +82,6 @@ class Seq2Seq {
     loss_.config.z = config.output_z;
     tables_ = {embedding_, config.tie_embeddings};
     dtables_ = {embedding_, config.tie_embeddings};
-    weights = bind_weights<P, B>(*this, for_training);
-    (void)ctx;
   }
 
   template <class F>

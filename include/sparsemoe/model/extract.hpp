@@ -36,7 +36,7 @@ struct LayerPlan {
   std::vector<double> table;       // (tasks, kept) logits for SubRouting::table, in the router's precision
 };
 struct StackPlan {
-  std::string prefix;  // of the stack's leaves, e.g. "decoder."
+  InStack stack = InStack::none;
   SubRouting routing = SubRouting::table;
   index_t choices = 0;  // K
   std::vector<LayerPlan> layers;
@@ -149,10 +149,10 @@ bool static_rule_holds(const LayerPlan& plan) {
 enum class Fold { no, yes };
 
 /// The plan of a stack for the tasks with these numbers, which become tasks 0, 1, ... in the sub-network.
-/// read(name, count, R*) fills `count` values of a leaf, the tables of logits, in the router's precision R.
+/// read(l, count, R*) fills the `count` logits of the table of layer l, in the router's precision R.
 /// Throws Error for an unknown or repeated task, for folding several tasks, and for a stack without a sparse layer.
 template <class Router, class R, class Read>
-StackPlan plan_stack(const std::string& prefix, const StackConfig& config, const std::vector<index_t>& tasks, Fold fold,
+StackPlan plan_stack(InStack stack, const StackConfig& config, const std::vector<index_t>& tasks, Fold fold,
                      Read&& read) {
   static_assert(routed_by_task<Router>, "extract: use a router that chooses by the task alone, Task or StaticTask");
   require(!tasks.empty(), "extract: name a task");
@@ -167,7 +167,7 @@ StackPlan plan_stack(const std::string& prefix, const StackConfig& config, const
   }
   require(fold == Fold::no || tasks.size() == 1, "extract: only the experts of one task fold into a dense block; got ",
           tasks.size(), " tasks");
-  StackPlan plan{prefix, SubRouting::table, Router::top_k, {}};
+  StackPlan plan{stack, SubRouting::table, Router::top_k, {}};
   bool rule = Router::level == Level::none;
   for (index_t l = 0; l < config.layers; ++l) {
     if (!config.sparse(l)) continue;
@@ -177,7 +177,7 @@ StackPlan plan_stack(const std::string& prefix, const StackConfig& config, const
       rule = rule && static_rule_holds<Router::top_k>(plan.layers.back());
     } else {
       std::vector<R> table(static_cast<std::size_t>(config.moe.tasks * experts));
-      read(prefix + "layers." + std::to_string(l) + ".moe.router.weight", config.moe.tasks * experts, table.data());
+      read(l, config.moe.tasks * experts, table.data());
       plan.layers.push_back(plan_learned_layer<Router, R>(l, table, config.moe.tasks, experts, tasks));
     }
   }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "sparsemoe/model/extract.hpp"
+#include "sparsemoe/model/sparse_names.hpp"
 #include "sparsemoe/model/weights.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
@@ -23,26 +24,8 @@ struct ExtractedLeaf {
   LayerPlan layer;
 
   /// True if it is an expert's, or was before experts were folded.
-  bool of_experts() const {
-    return kind != Kind::table && kind != Kind::columns && source.name.find(".moe.experts.") != std::string::npos;
-  }
+  bool of_experts() const { return kind != Kind::table && kind != Kind::columns && source.of_experts(); }
 };
-
-namespace detail {
-
-/// The number after "layers." in "PREFIXlayers.N.moe.REST", with REST; or -1.
-inline std::pair<index_t, std::string> sparse_leaf(const std::string& name, const std::string& prefix) {
-  const std::string start = prefix + "layers.";
-  if (!name.starts_with(start)) return {-1, ""};
-  index_t layer = 0;
-  std::size_t at = start.size();
-  for (; at < name.size() && name[at] >= '0' && name[at] <= '9' && layer < 100000; ++at)
-    layer = layer * 10 + (name[at] - '0');
-  if (at == start.size() || name.compare(at, 5, ".moe.") != 0) return {-1, ""};
-  return {layer, name.substr(at + 5)};
-}
-
-}  // namespace detail
 
 /// The leaves of the sub-network in the model's order, laid out anew. `list` are the model's.
 /// Throws Error naming a leaf whose extents are not those of the plan.
@@ -59,11 +42,11 @@ inline std::vector<ExtractedLeaf> extracted_leaves(const std::vector<ParamInfo>&
   for (const ParamInfo& p : list) {
     const StackPlan* stack = nullptr;
     const LayerPlan* layer = nullptr;
-    std::string rest;
+    const bool sparse = p.role == Role::gate || p.of_experts();
     for (const auto& plan : plans) {
-      const auto [number, tail] = detail::sparse_leaf(p.name, plan.prefix);
-      if (number < 0 || plan.find(number) == nullptr) continue;
-      stack = &plan, layer = plan.find(number), rest = tail;
+      if (!sparse || plan.stack != p.stack || plan.find(p.layer) == nullptr) continue;
+      stack = &plan;
+      layer = plan.find(p.layer);
     }
     if (layer == nullptr) {
       add({p, p, Kind::copy, 0, {}});
@@ -77,7 +60,7 @@ inline std::vector<ExtractedLeaf> extracted_leaves(const std::vector<ParamInfo>&
     const index_t tasks = kept > 0 ? static_cast<index_t>(layer->table.size()) / kept : 0;
     const bool folded = stack->routing == SubRouting::folded;
     ParamInfo info = p;
-    if (rest == "router.weight") {
+    if (p.role == Role::gate) {
       expect(p.shape.rank == 2 && p.shape.cols == layer->experts);
       if (stack->routing == SubRouting::gate) {
         info.shape = matrix_of<float>(p.shape.rows, kept);
@@ -89,20 +72,24 @@ inline std::vector<ExtractedLeaf> extracted_leaves(const std::vector<ParamInfo>&
       continue;
     }
     expect(p.shape.rank == 3 && p.shape.batch == layer->experts);
-    const std::string at = p.name.substr(0, p.name.size() - rest.size() - 4);  // "decoder.layers.1."
-    if (rest == "experts.wi" && stack->routing == SubRouting::table &&
-        std::none_of(list.begin(), list.end(), [&](const auto& q) { return q.name == at + "moe.router.weight"; })) {
-      const ParamInfo made{at + "moe.router.weight", 0, matrix_of<float>(tasks, kept),
-                           Init::normal(0.1).in_router_precision()};
-      add({made, {}, Kind::table, 0, *layer});
+    const auto gate_beside = [&](const ParamInfo& q) {
+      return q.role == Role::gate && q.stack == p.stack && q.layer == p.layer;
+    };
+    const std::string leaf = p.name.substr(p.name.rfind('.') + 1);
+    if (leaf == "wi" && stack->routing == SubRouting::table && std::none_of(list.begin(), list.end(), gate_beside)) {
+      // A rule without parameters becomes a table, which stands before the experts.
+      Leaf gate_leaf(Init::normal(0.1).in_router_precision(), Role::gate);
+      gate_leaf.stack = p.stack;
+      gate_leaf.layer = p.layer;
+      add({param_info(gate_name(p.name), 0, matrix_of<float>(tasks, kept), gate_leaf), {}, Kind::table, 0, *layer});
     }
     if (!folded) {
       info.shape.batch = kept;
       add({info, p, Kind::experts, 0, *layer});
       continue;
     }
-    const std::string leaf = rest.substr(rest.rfind('.') + 1);
-    info.name = at + "ffn." + leaf;
+    info.name = dense_name(p.name);
+    info.role = Role::dense;
     info.shape.batch = 1;
     const index_t k = stack->choices;
     if (leaf == "wo") info.shape.rows *= k;
@@ -172,17 +159,17 @@ void extract_leaf(const ExtractedLeaf& leaf, Read&& read, M* to) {
 /// The plan of a stack whose weights are in memory: the model's masters, or its storage widened. The table of a router
 /// is kept in the router's precision whatever the storage is.
 template <class Router, class P, class B>
-StackPlan plan_stack(typename B::Context& ctx, const Weights<P, B>& weights, const std::string& prefix,
-                     const StackConfig& config, const std::vector<index_t>& tasks, Fold fold) {
+StackPlan plan_stack(typename B::Context& ctx, const Weights<P, B>& weights, InStack stack, const StackConfig& config,
+                     const std::vector<index_t>& tasks, Fold fold) {
   using R = typename P::router;
   const auto host = weights.get(ctx);
-  return plan_stack<Router, R>(prefix, config, tasks, fold, [&](const std::string& name, index_t count, R* to) {
+  return plan_stack<Router, R>(stack, config, tasks, fold, [&](index_t layer, index_t count, R* to) {
     for (const auto& p : weights.list())
-      if (p.name == name && p.shape.size() == count) {
+      if (p.role == Role::gate && p.stack == stack && p.layer == layer && p.shape.size() == count) {
         for (index_t i = 0; i < count; ++i) to[i] = static_cast<R>(host[static_cast<std::size_t>(p.offset + i)]);
         return;
       }
-    fail("extract: the model has no table '", name, "' of ", count, " logits");
+    fail("extract: the model has no table of ", count, " logits in layer ", layer);
   });
 }
 

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "sparsemoe/model/sparse_names.hpp"
 #include "sparsemoe/nn/attention.hpp"
 #include "sparsemoe/nn/block.hpp"
 #include "sparsemoe/nn/dense.hpp"
@@ -113,9 +114,9 @@ class FeedForwardPart {
     template <class F>
     void visit(const std::string& prefix, F&& f) {
       if (sparse)
-        moe.visit(prefix + "moe.", f);
+        moe.visit(prefix + std::string(sparse_part), f);
       else
-        ffn.visit(prefix + "ffn.", f);
+        ffn.visit(prefix + std::string(dense_part), f);
     }
   };
   struct Cache {

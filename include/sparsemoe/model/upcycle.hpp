@@ -10,12 +10,13 @@
 #include <vector>
 
 #include "sparsemoe/error.hpp"
+#include "sparsemoe/model/sparse_names.hpp"
 #include "sparsemoe/params.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
 /// Fills `values` (the layout `to` of the sparse model, freshly initialised) from `dense` (the layout `from`): leaves
-/// of the same name are copied, "...moe.experts.X" is "...ffn.X" for each expert, "...moe.router." stays as it is.
+/// of the same name are copied, an expert's is the dense block's for each expert, gates stay as they are.
 /// Throws Error, by name, for a leaf without a source, of another shape, or left over.
 template <class M>
 void upcycle(const std::vector<ParamInfo>& from, const std::vector<M>& dense, const std::vector<ParamInfo>& to,
@@ -23,16 +24,13 @@ void upcycle(const std::vector<ParamInfo>& from, const std::vector<M>& dense, co
   std::map<std::string, const ParamInfo*> sources;
   std::map<std::string, bool> used;
   for (const ParamInfo& p : from) sources[p.name] = &p, used[p.name] = false;
-  const std::string router = "moe.router.", experts = "moe.experts.";
   for (const ParamInfo& p : to) {
-    if (p.name.find(router) != std::string::npos) continue;
-    std::string name = p.name;
-    const auto at = name.find(experts);
-    if (at != std::string::npos) name.replace(at, experts.size(), "ffn.");
+    if (p.role == Role::gate) continue;
+    const std::string name = p.of_experts() ? dense_name(p.name) : p.name;
     const auto source = sources.find(name);
     require(source != sources.end(), "upcycle: ", p.name, " needs ", name, ", which the dense model does not have");
     const auto& s = source->second->shape;
-    const index_t copies = at != std::string::npos ? p.shape.batch : 1, size = s.size();
+    const index_t copies = p.of_experts() ? p.shape.batch : 1, size = s.size();
     require(size * copies == p.shape.size() && s.rows == p.shape.rows && s.cols == p.shape.cols, "upcycle: ", name,
             " of the dense model is ", s.batch, " x ", s.rows, " x ", s.cols, ", but ", p.name, " is ", p.shape.batch,
             " x ", p.shape.rows, " x ", p.shape.cols);

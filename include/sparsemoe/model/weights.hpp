@@ -123,17 +123,26 @@ class Weights {
   Buffer<typename B::Memory> storage_, master_, gradient_;
 };
 
+/// Every leaf of a model in order, and how many elements they take together.
+template <class Model>
+std::vector<ParamInfo> list_weights(Model& model, index_t* total = nullptr) {
+  std::vector<ParamInfo> list;
+  index_t offset = 0;
+  model.visit_weights([&](const std::string& name, auto& t, const Leaf& leaf = {}) {
+    list.push_back(param_info(name, offset, t, leaf));
+    offset += reserved(t, leaf.init);
+  });
+  if (total != nullptr) *total = offset;
+  return list;
+}
+
 /// Room for all weights of a model whose leaves have shapes but no memory yet, and every leaf pointed into it. The
 /// model has visit_weights(f) and visit_gradients(f). Throws Error for forms of weights that it cannot compute with.
 template <class P, class B, class Model>
 Weights<P, B> bind_weights(Model& model, bool for_training) {
   using S = typename P::storage;
-  std::vector<ParamInfo> list;
   index_t total = 0;
-  model.visit_weights([&](const std::string& name, auto& t, Init init = Init::zero()) {
-    list.push_back({name, total, {nullptr, t.batch, t.rows, t.cols, t.rank, t.form}, init});
-    total += reserved(t, init);
-  });
+  std::vector<ParamInfo> list = list_weights(model, &total);
   for (const auto& p : list)
     require(p.shape.form == WeightForm::plain ||
                 (!for_training && has_forms<S> && (B::host_memory || p.shape.form == WeightForm::int8)),
@@ -141,15 +150,15 @@ Weights<P, B> bind_weights(Model& model, bool for_training) {
             "infer, and a file's bytes can be multiplied only by a CPU");
   Weights<P, B> weights(std::move(list), total, for_training);
   index_t at = 0;
-  model.visit_weights([&](const std::string&, auto& t, Init init = Init::zero()) {
+  model.visit_weights([&](const std::string&, auto& t, const Leaf& leaf = {}) {
     t.data = weights.storage() + at;
-    at += reserved(t, init);
+    at += reserved(t, leaf.init);
   });
   at = 0;
   if (for_training)
-    model.visit_gradients([&](const std::string&, auto& t, Init init = Init::zero()) {
+    model.visit_gradients([&](const std::string&, auto& t, const Leaf& leaf = {}) {
       t.data = weights.gradient() + at;
-      at += reserved(t, init);
+      at += reserved(t, leaf.init);
     });
   return weights;
 }

@@ -111,7 +111,7 @@ struct Embedding {
     Init init;
     template <class F>
     void visit(const std::string& prefix, F&& f) {
-      f(prefix + "weight", weight, init);
+      f(prefix + "weight", weight, Leaf{init, Role::embedding});
     }
   };
   template <class T>

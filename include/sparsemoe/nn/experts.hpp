@@ -164,13 +164,16 @@ struct Experts {
     Tensor<T> wi, wg, bi;  // (E, D, F), (E, D, F) if gated, (E, F) if bias
     Tensor<T> wo, bo;      // (E, F, D), (E, D) if bias
     Init init_in, init_out;
+    bool dense = false;  // one block that every token meets, not experts
     template <class F>
     void visit(const std::string& prefix, F&& f) {
-      f(prefix + "wi", wi, init_in);
-      if (wg.rank != 0) f(prefix + "wg", wg, init_in);
-      if (bi.rank != 0) f(prefix + "bi", bi, Init::zero());
-      f(prefix + "wo", wo, init_out);
-      if (bo.rank != 0) f(prefix + "bo", bo, Init::zero());
+      const Role matrix = dense ? Role::dense : Role::expert;
+      const Role vector = dense ? Role::dense : Role::expert_bias;
+      f(prefix + "wi", wi, Leaf{init_in, matrix});
+      if (wg.rank != 0) f(prefix + "wg", wg, Leaf{init_in, matrix});
+      if (bi.rank != 0) f(prefix + "bi", bi, Leaf{Init::zero(), vector});
+      f(prefix + "wo", wo, Leaf{init_out, matrix});
+      if (bo.rank != 0) f(prefix + "bo", bo, Leaf{Init::zero(), vector});
     }
   };
   struct Cache {

@@ -27,7 +27,9 @@ struct FeedForward {
   };
   template <class T>
   Params<T> params() const {
-    return inner.template params<T>();
+    Params<T> p = inner.template params<T>();
+    p.dense = true;
+    return p;
   }
   void forward(Context& ctx, const Params<const S>& w, Matrix<const S> x, Matrix<S> y, Cache& c) const {
     require(x.cols == inner.width && y.cols == inner.width, "feed-forward: x is ", x.rows, " x ", x.cols, " and y ",

@@ -128,8 +128,8 @@ class MultiHashFeedForward {
     Init init_a, init_b;
     template <class F>
     void visit(const std::string& prefix, F&& f) {
-      f(prefix + "a", a, init_a);
-      f(prefix + "b", b, init_b);
+      f(prefix + "a", a, Leaf{init_a, Role::expert});
+      f(prefix + "b", b, Leaf{init_b, Role::expert});
     }
   };
   template <class T>

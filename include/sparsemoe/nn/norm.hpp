@@ -36,8 +36,8 @@ struct LayerNorm {
     Tensor<T> weight, bias;  // (D)
     template <class F>
     void visit(const std::string& prefix, F&& f) {
-      f(prefix + "weight", weight, Init::one());
-      f(prefix + "bias", bias, Init::zero());
+      f(prefix + "weight", weight, Leaf{Init::one(), Role::norm});
+      f(prefix + "bias", bias, Leaf{Init::zero(), Role::norm});
     }
   };
   struct Cache {
@@ -78,7 +78,7 @@ struct RmsNorm {
     Tensor<T> weight;  // (D)
     template <class F>
     void visit(const std::string& prefix, F&& f) {
-      f(prefix + "weight", weight, Init::one());
+      f(prefix + "weight", weight, Leaf{Init::one(), Role::norm});
     }
   };
   struct Cache {

@@ -83,10 +83,11 @@ class Routing {
     Init init;
     template <class F>
     void visit(const std::string& prefix, F&& f) {
-      if (gate.rank != 0) f(prefix + "router.weight", gate, init);
-      if (bias.rank != 0) f(prefix + "router.bias", bias, Init::zero().in_router_precision());
-      if (noise.rank != 0) f(prefix + "router.noise", noise, Init::zero().in_router_precision());
-      if (threshold.rank != 0) f(prefix + "router.threshold", threshold, Init::zero().in_router_precision());
+      if (gate.rank != 0) f(prefix + "router.weight", gate, Leaf{init, Role::gate});
+      if (bias.rank != 0) f(prefix + "router.bias", bias, Leaf{Init::zero().in_router_precision(), Role::gate});
+      if (noise.rank != 0) f(prefix + "router.noise", noise, Leaf{Init::zero().in_router_precision(), Role::gate});
+      if (threshold.rank != 0)
+        f(prefix + "router.threshold", threshold, Leaf{Init::zero().in_router_precision(), Role::gate});
     }
   };
   template <class T>

@@ -204,8 +204,8 @@ class MoE<Spec> {
     Init init;
     template <class F>
     void visit(const std::string& prefix, F&& f) {
-      f(prefix + "router.slots", slots, init);
-      f(prefix + "router.scale", scale, Init::one().in_router_precision());
+      f(prefix + "router.slots", slots, Leaf{init, Role::gate});
+      f(prefix + "router.scale", scale, Leaf{Init::one().in_router_precision(), Role::gate});
       experts.visit(prefix + "experts.", f);
     }
   };

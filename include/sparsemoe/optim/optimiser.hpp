@@ -80,7 +80,7 @@ struct UpdateBlock {
 enum class NormScope { batch_item, tensor };
 constexpr std::array<std::string_view, 2> field_names(NormScope) { return {"batch_item", "tensor"}; }
 
-/// Which parameters are factored: every matrix, or those of a stack of two and more, which are the experts'.
+/// Which parameters are factored: every matrix, or those of experts alone.
 enum class Factoring { matrices, experts };
 
 /// The blocks of a list of parameters, on the host and in the memory of backend B.
@@ -99,7 +99,7 @@ class UpdatePlan {
         m.offset = list[p].offset + b * t.rows * t.cols;
         m.rows = t.rows, m.cols = t.cols, m.tensor = static_cast<std::int32_t>(p);
         m.factored = t.rank >= 2 && min_factored > 0 && std::min(t.rows, t.cols) >= min_factored &&
-                     (factoring == Factoring::matrices || t.batch > 1);
+                     (factoring == Factoring::matrices || list[p].role == Role::expert);
         m.decayed = t.rank >= 2 || decay_vectors;
         add_item(m);
       }
