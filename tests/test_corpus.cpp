@@ -6,11 +6,11 @@
 #include <string>
 #include <vector>
 
-#include "../examples/translation/corpus/build.hpp"
-#include "../examples/translation/corpus/hold_out.hpp"
-#include "../examples/translation/corpus/leaks.hpp"
-#include "../examples/translation/corpus/write.hpp"
 #include "tests/scratch.hpp"
+#include "tools/corpus/build.hpp"
+#include "tools/corpus/hold_out.hpp"
+#include "tools/corpus/leaks.hpp"
+#include "tools/corpus/write.hpp"
 
 namespace fs = std::filesystem;
 using nmt::Part;

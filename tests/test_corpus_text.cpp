@@ -8,11 +8,11 @@
 #include <string>
 #include <vector>
 
-#include "../examples/translation/corpus/child.hpp"
-#include "../examples/translation/corpus/hold_out.hpp"
-#include "../examples/translation/corpus/leaks.hpp"
-#include "../examples/translation/corpus/spm.hpp"
 #include "tests/scratch.hpp"
+#include "tools/corpus/child.hpp"
+#include "tools/corpus/hold_out.hpp"
+#include "tools/corpus/leaks.hpp"
+#include "tools/corpus/tokenizer.hpp"
 
 namespace fs = std::filesystem;
 using nmt::RowUse;

@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "../translation/corpus/read_corpus.hpp"
-#include "../translation/corpus/spm.hpp"
 #include "span_corruption.hpp"
+#include "tools/corpus/read_corpus.hpp"
+#include "tools/corpus/tokenizer.hpp"
 
 namespace pretraining {
 

@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "corpus/read_corpus.hpp"
-#include "corpus/spm.hpp"
 #include "sparsemoe/train/sampling.hpp"
+#include "tools/corpus/read_corpus.hpp"
+#include "tools/corpus/tokenizer.hpp"
 #include "translator.hpp"
 
 namespace nmt {

@@ -9,7 +9,6 @@
 
 #include "benchmark/benchmark.hpp"
 #include "commands.hpp"
-#include "corpus/corpus.hpp"
 #include "distill_command.hpp"
 #include "distill_report.hpp"
 #include "extract_command.hpp"
@@ -18,6 +17,7 @@
 #include "sparsemoe/io/options.hpp"
 #include "sparsemoe/io/run_main.hpp"
 #include "study_command.hpp"
+#include "tools/corpus/command.hpp"
 #include "train.hpp"
 
 namespace {

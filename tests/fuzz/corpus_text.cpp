@@ -3,8 +3,8 @@
 #include <cstdlib>
 #include <string>
 
-#include "examples/translation/corpus/import.hpp"
 #include "memory_directory.hpp"
+#include "tools/corpus/import.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const auto path = fuzz::put("text.tsv", {reinterpret_cast<const char*>(data), size});

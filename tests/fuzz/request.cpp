@@ -5,7 +5,7 @@
 #include <string>
 
 #include "examples/generation/answers.hpp"
-#include "examples/translation/corpus/clean.hpp"
+#include "tools/corpus/clean.hpp"
 
 namespace moe = sparsemoe;
 

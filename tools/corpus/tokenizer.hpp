@@ -1,7 +1,7 @@
-// spm.hpp -- trains and uses a SentencePiece model with one tag per language.
+// tokenizer.hpp -- trains and uses a SentencePiece model with one tag per language.
 // Main idea: sample lines with temperature so that small languages get pieces too; no text normalisation, so decoding
 // gives back the text; byte fallback, so nothing is unknown; tags are control symbols, which no text contains. Not for
-// CUDA sources. Read next: corpus.hpp.
+// CUDA sources. Read next: command.hpp.
 #pragma once
 
 #include <sentencepiece_processor.h>

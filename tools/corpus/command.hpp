@@ -1,4 +1,4 @@
-// corpus.hpp -- the command `corpus`: makes a parallel corpus from Debian's package descriptions or from users' files.
+// command.hpp -- the command `corpus`: makes a parallel corpus from Debian's package descriptions or from users' files.
 // Main idea: fetch, build, split, tokenizer, write, read back, prove that nothing leaks; the steps are in the headers
 // included here. Read next: fetch.hpp for the first step, read_corpus.hpp to use the result.
 #pragma once
@@ -17,7 +17,7 @@
 #include "leaks.hpp"
 #include "read_corpus.hpp"
 #include "split.hpp"
-#include "spm.hpp"
+#include "tokenizer.hpp"
 #include "write.hpp"
 
 namespace nmt {

@@ -1,6 +1,6 @@
 // leaks.hpp -- proves from a corpus as it was read back that dev and test share nothing with train.
 // Main idea: it knows the files only, nothing of how they were made; the builder refuses to publish a leaking corpus.
-// Read next: corpus.hpp.
+// Read next: command.hpp.
 #pragma once
 
 #include <algorithm>
