@@ -57,22 +57,41 @@ foreach(component io sentencepiece)
     target_link_libraries(sparsemoe_optional_libraries INTERFACE sparsemoe::${component})
   endif()
 endforeach()
-if(LIBLZMA_FOUND)
-  target_link_libraries(sparsemoe_optional_libraries INTERFACE LibLZMA::LibLZMA)
-  target_compile_definitions(sparsemoe_optional_libraries INTERFACE SPARSEMOE_HAS_LZMA=1)
-endif()
-if(ZLIB_FOUND)  # a header asks for it by __has_include
-  target_link_libraries(sparsemoe_optional_libraries INTERFACE ZLIB::ZLIB)
-endif()
 if(TARGET sparsemoe::rapidcheck)
   target_link_libraries(sparsemoe_optional_libraries INTERFACE sparsemoe::rapidcheck)
   target_compile_definitions(sparsemoe_optional_libraries INTERFACE SPARSEMOE_HAS_RAPIDCHECK=1)
 else()
   message(STATUS "sparsemoe: routers are not tried on random batches; that needs librapidcheck-dev")
 endif()
-if(TARGET sparsemoe::utf8proc)
-  target_link_libraries(sparsemoe_optional_libraries INTERFACE sparsemoe::utf8proc)
-  target_compile_definitions(sparsemoe_optional_libraries INTERFACE SPARSEMOE_HAS_UTF8PROC=1)
+
+# --- text of corpora ------------------------------------------------------------------------------------------------
+# tools/corpus is compiled once, for its own program, for those that train on a corpus, and for their tests.
+set(corpus_missing "")
+foreach(package "CLI11_FOUND libcli11-dev" "available_io nlohmann-json3-dev" "available_sentencepiece libsentencepiece-dev"
+        "SPARSEMOE_UTF8PROC_LIBRARY libutf8proc-dev")
+  separate_arguments(package)
+  list(GET package 0 have)
+  list(GET package 1 name)
+  if(NOT ${have})
+    list(APPEND corpus_missing ${name})
+  endif()
+endforeach()
+set(have_corpus OFF)
+if(NOT corpus_missing)
+  set(have_corpus ON)
+  file(GLOB corpus_sources CONFIGURE_DEPENDS tools/corpus/*.cpp)
+  list(FILTER corpus_sources EXCLUDE REGEX "/main\\.cpp$")
+  add_library(sparsemoe_corpus STATIC ${corpus_sources})
+  target_link_libraries(sparsemoe_corpus PUBLIC sparsemoe::sparsemoe
+                        PRIVATE sparsemoe_program_options sparsemoe::io sparsemoe::sentencepiece CLI11::CLI11
+                                sparsemoe::utf8proc)
+  if(LIBLZMA_FOUND)
+    target_link_libraries(sparsemoe_corpus PRIVATE LibLZMA::LibLZMA)
+    target_compile_definitions(sparsemoe_corpus PRIVATE SPARSEMOE_HAS_LZMA=1)
+  endif()
+  if(ZLIB_FOUND)  # text_file.cpp asks for it by __has_include
+    target_link_libraries(sparsemoe_corpus PRIVATE ZLIB::ZLIB)
+  endif()
 endif()
 
 # sparsemoe_program(<name> <source>... [LINK <target>...]): sets added_<name>.
@@ -99,10 +118,10 @@ function(sparsemoe_program name)
     endif()
   endmacro()
   needs("<doctest" doctest_FOUND doctest-dev doctest::doctest)
-  needs("<CLI/|sparsemoe/io/options|translation/|tools/corpus" CLI11_FOUND libcli11-dev CLI11::CLI11)
+  needs("<CLI/|sparsemoe/io/options" CLI11_FOUND libcli11-dev CLI11::CLI11)
+  needs("tools/corpus/|translation/" have_corpus "${corpus_missing}" sparsemoe_corpus)
   needs("<benchmark/" benchmark_FOUND libbenchmark-dev benchmark::benchmark)
   needs("<rapidcheck" SPARSEMOE_RAPIDCHECK_LIBRARY librapidcheck-dev sparsemoe::rapidcheck)
-  needs("<lzma\\.h>" LIBLZMA_FOUND liblzma-dev)
   needs("<utf8proc" SPARSEMOE_UTF8PROC_LIBRARY libutf8proc-dev)
   needs("nlohmann/|sparsemoe/io/" available_io nlohmann-json3-dev sparsemoe::io)
   needs("sentencepiece" available_sentencepiece libsentencepiece-dev sparsemoe::sentencepiece)
@@ -206,16 +225,19 @@ if(SPARSEMOE_BUILD_EXAMPLES)
 
   # Trainers on a corpus: sparsemoe-<name> of examples/pretraining/, tests/program/<name>.sh.
   set(trainers "")
+  file(GLOB pretraining_headers CONFIGURE_DEPENDS examples/pretraining/*.hpp)
   foreach(trainer "pretrain switch_pretraining" "hash-lm hash_language_model"
           "lstm-lm lstm_language_model")
     separate_arguments(trainer)
     list(GET trainer 0 name)
     list(GET trainer 1 source)
-    sparsemoe_program(sparsemoe-${name} examples/pretraining/${source}.cpp)
+    sparsemoe_program(sparsemoe-${name} examples/pretraining/${source}.cpp ${pretraining_headers})
     if(added_sparsemoe-${name})
       list(APPEND trainers ${name})
     endif()
   endforeach()
+
+  sparsemoe_program(sparsemoe-corpus tools/corpus/main.cpp)
 
   # The two larger programs take the fast GEMM provider where it is.
   set(extras "")
@@ -288,6 +310,8 @@ if(SPARSEMOE_BUILD_EXAMPLES)
       sparsemoe_ctest(program_${name} program ${CMAKE_CURRENT_SOURCE_DIR}/tests/program/${name}.sh
                       $<TARGET_FILE:sparsemoe-nmt>)
     endforeach()
+    sparsemoe_ctest(program_corpus program ${CMAKE_CURRENT_SOURCE_DIR}/tests/program/corpus.sh
+                    $<TARGET_FILE:sparsemoe-nmt> $<TARGET_FILE:sparsemoe-corpus>)
     if(added_sparsemoe-convert)
       sparsemoe_ctest(program_faults program ${CMAKE_CURRENT_SOURCE_DIR}/tests/program/faults.sh
                       $<TARGET_FILE:sparsemoe-nmt> $<TARGET_FILE:sparsemoe-convert>

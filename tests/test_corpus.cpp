@@ -6,10 +6,24 @@
 #include <string>
 #include <vector>
 
+#include "sparsemoe/io/file.hpp"
+#include "sparsemoe/text/language.hpp"
+#include "sparsemoe/text/utf8.hpp"
 #include "tests/scratch.hpp"
+#include "tools/corpus/align.hpp"
+#include "tools/corpus/archive.hpp"
 #include "tools/corpus/build.hpp"
+#include "tools/corpus/child.hpp"
+#include "tools/corpus/clean.hpp"
+#include "tools/corpus/fetch.hpp"
 #include "tools/corpus/hold_out.hpp"
+#include "tools/corpus/import.hpp"
+#include "tools/corpus/keys.hpp"
+#include "tools/corpus/languages.hpp"
 #include "tools/corpus/leaks.hpp"
+#include "tools/corpus/parse.hpp"
+#include "tools/corpus/read_corpus.hpp"
+#include "tools/corpus/split.hpp"
 #include "tools/corpus/write.hpp"
 
 namespace fs = std::filesystem;
@@ -400,14 +414,14 @@ TEST_CASE("codes and suites cannot smuggle paths or options") {
 }
 
 TEST_CASE("of the machine's apt, proxies are taken over and nothing else") {
-  CHECK(nmt::detail::network_settings("Acquire::http::Proxy \"http://p:3128\";\n"
-                                      "Acquire::http::Proxy::deb.example \"DIRECT\";\n"
-                                      "Acquire::https::CaInfo \"/ca.pem\";\n"
-                                      "Acquire::https::Verify-Peer \"false\";\n"
-                                      "Acquire::http::Proxy-Auto-Detect \"/bin/evil\";\n"
-                                      "Acquire::AllowInsecureRepositories \"true\";\n"
-                                      "Acquire::http::Proxy \"x\"; APT::Update::Post-Invoke \"evil\";\n"
-                                      "APT::Update::Post-Invoke:: \"evil\";") ==
+  CHECK(nmt::network_settings("Acquire::http::Proxy \"http://p:3128\";\n"
+                              "Acquire::http::Proxy::deb.example \"DIRECT\";\n"
+                              "Acquire::https::CaInfo \"/ca.pem\";\n"
+                              "Acquire::https::Verify-Peer \"false\";\n"
+                              "Acquire::http::Proxy-Auto-Detect \"/bin/evil\";\n"
+                              "Acquire::AllowInsecureRepositories \"true\";\n"
+                              "Acquire::http::Proxy \"x\"; APT::Update::Post-Invoke \"evil\";\n"
+                              "APT::Update::Post-Invoke:: \"evil\";") ==
         "Acquire::http::Proxy \"http://p:3128\";\nAcquire::http::Proxy::deb.example \"DIRECT\";\n"
         "Acquire::https::CaInfo \"/ca.pem\";\n");
 }

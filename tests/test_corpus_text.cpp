@@ -8,11 +8,15 @@
 #include <string>
 #include <vector>
 
+#include "sparsemoe/io/file.hpp"
 #include "tests/scratch.hpp"
 #include "tools/corpus/child.hpp"
 #include "tools/corpus/hold_out.hpp"
+#include "tools/corpus/import.hpp"
 #include "tools/corpus/leaks.hpp"
+#include "tools/corpus/read_corpus.hpp"
 #include "tools/corpus/tokenizer.hpp"
+#include "tools/corpus/train_tokenizer.hpp"
 
 namespace fs = std::filesystem;
 using nmt::RowUse;

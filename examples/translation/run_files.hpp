@@ -20,6 +20,7 @@
 #include "sparsemoe/io/directory.hpp"
 #include "sparsemoe/io/json_config.hpp"
 #include "sparsemoe/io/manifest.hpp"
+#include "sparsemoe/text/language.hpp"
 
 namespace nmt {
 

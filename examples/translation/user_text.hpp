@@ -14,6 +14,7 @@
 #include "data.hpp"
 #include "sparsemoe/io/line_reader.hpp"
 #include "sparsemoe/io/terminal.hpp"
+#include "tools/corpus/clean.hpp"
 
 namespace nmt {
 

@@ -15,11 +15,12 @@ build=$root/build/fuzz
 mkdir -p "$build"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+corpus() { for unit in "$@"; do echo "$root/tools/corpus/$unit.cpp"; done; }
 options() {  # options TARGET: what it is compiled and linked with beside the library
   case $1 in
     tokenizer) echo -lsentencepiece -lutf8proc ;;
-    corpus_text) echo -DSPARSEMOE_HAS_LZMA=1 -llzma -lz -lutf8proc ;;
-    request) echo -lutf8proc ;;
+    corpus_text) corpus import clean text_file languages; echo -DSPARSEMOE_HAS_LZMA=1 -llzma -lz -lutf8proc ;;
+    request) corpus clean languages; echo -lutf8proc ;;
   esac
 }
 compile() {
