@@ -11,10 +11,12 @@
 
 #include "settings.hpp"
 #include "sparsemoe/backend/cpu.hpp"
+#include "sparsemoe/comm/solo.hpp"
 #include "sparsemoe/model/encoder_decoder.hpp"
 #include "sparsemoe/nn/soft_moe.hpp"
 #include "sparsemoe/routers/hash.hpp"
 #include "sparsemoe/routers/sentence.hpp"
+#include "sparsemoe/routers/switch.hpp"
 #include "sparsemoe/routers/task.hpp"
 #include "sparsemoe/routers/top_k.hpp"
 

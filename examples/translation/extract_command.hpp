@@ -89,6 +89,8 @@ inline moe::InStack stack_of(const std::string& name) {
   return name == "encoder" ? moe::InStack::encoder : moe::InStack::decoder;
 }
 
+inline const char* name_of(moe::InStack stack) { return stack == moe::InStack::encoder ? "encoder" : "decoder"; }
+
 /// What plan_stack asks of a stack: layers, widths, experts and tasks.
 inline moe::StackConfig sizes_of(const StackSettings& s, const ModelFile& file) {
   moe::StackConfig c;
@@ -386,7 +388,7 @@ class Extraction {
     }
     for (const auto& plan : plans_)
       for (const auto& l : plan.layers) {
-        moe::Json layer = {{"stack", plan.prefix.substr(0, plan.prefix.size() - 1)},
+        moe::Json layer = {{"stack", name_of(plan.stack)},
                            {"layer", l.layer},
                            {"experts", l.experts},
                            {"kept", l.kept}};
