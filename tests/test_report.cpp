@@ -202,6 +202,11 @@ TEST_CASE("the axis of values that are all the same") {
   CHECK(texts(svg, "small end") == std::vector<std::string>{"0", "0.2", "0.4", "0.6", "0.8", "1"});
   CHECK(texts(svg_line_chart({"a", "step", "", {{"a", {7}, {1}}}}), "small mid") ==
         std::vector<std::string>{"6", "7", "8", "step"});
+  for (const double far : {1.9e17, 1e99, 1e301}) {  // 1 more is the same number
+    const std::string one = svg_line_chart({"a", "step", "", {{"a", {far}, {1}}}});
+    CHECK(one.find("nan") == std::string::npos);
+    CHECK(one.find("inf") == std::string::npos);
+  }
   CHECK(detail::axis_numbers({0, 5e-4, 1e-3, 1.5e-3}) == std::vector<std::string>{"0", "5e-4", "1e-3", "1.5e-3"});
   CHECK(detail::small_number(-2.5e-12) == "-2.5e-12");
   for (const double low : {2.3, 1234.5, -7.0})

@@ -104,6 +104,9 @@ inline std::pair<double, double> axis_range(double low, double high) {
   return {low != 0 ? low - margin : 0, high + margin};
 }
 
+/// Whether a chart can place it: sums and differences of such numbers are finite.
+inline bool can_be_drawn(double v) { return std::abs(v) <= 1e100; }
+
 /// About `count` round positions covering [low, high]: steps of 1, 2 or 5 times a power of ten, none below `least`.
 inline std::vector<double> axis_ticks(double low, double high, int count, double least = 0) {
   const double raw = std::max((high - low) / count, least), power = std::pow(10.0, std::floor(std::log10(raw)));
@@ -217,14 +220,18 @@ inline std::string svg_line_chart(const LineChart& chart) {
     require(s.x.size() == s.y.size(), "svg_line_chart: series ", s.name, " has ", s.x.size(), " x and ", s.y.size(),
             " y");
     for (std::size_t i = 0; i < s.x.size(); ++i) {
-      if (!std::isfinite(s.y[i]) || !std::isfinite(s.x[i])) continue;
+      if (!detail::can_be_drawn(s.y[i]) || !detail::can_be_drawn(s.x[i])) continue;
       x0 = std::min(x0, s.x[i]), x1 = std::max(x1, s.x[i]);
       y0 = std::min(y0, s.y[i]), y1 = std::max(y1, s.y[i]);
     }
   }
   const bool empty = !(x0 <= x1);
   if (empty) x0 = 0, x1 = 1, y0 = 0, y1 = 1;
-  if (x0 == x1) x0 = x0 >= 1 ? x0 - 1 : x0, x1 += 1;
+  if (x0 == x1) {
+    const double room = std::max(1.0, 1e-6 * std::abs(x0));  // 1 is lost in a number of 17 digits
+    x0 = x0 >= 1 ? x0 - room : x0;
+    x1 += room;
+  }
   std::tie(y0, y1) = detail::axis_range(y0, y1);
   if (y1 - y0 < 1e-300) y1 = y0 + 1;
 
@@ -268,7 +275,7 @@ inline std::string svg_line_chart(const LineChart& chart) {
       std::string path;
       bool pen_down = false;
       for (const std::size_t i : detail::thinned(y, 600)) {
-        if (!std::isfinite(y[i]) || !std::isfinite(s.x[i])) {
+        if (!detail::can_be_drawn(y[i]) || !detail::can_be_drawn(s.x[i])) {
           pen_down = false;
           continue;
         }
