@@ -9,16 +9,11 @@
 #include <utility>
 #include <vector>
 
-#include "settings.hpp"
 #include "sparsemoe/backend/cpu.hpp"
 #include "sparsemoe/comm/solo.hpp"
+#include "sparsemoe/model/by_name.hpp"
 #include "sparsemoe/model/encoder_decoder.hpp"
 #include "sparsemoe/nn/soft_moe.hpp"
-#include "sparsemoe/routers/hash.hpp"
-#include "sparsemoe/routers/sentence.hpp"
-#include "sparsemoe/routers/switch.hpp"
-#include "sparsemoe/routers/task.hpp"
-#include "sparsemoe/routers/top_k.hpp"
 
 namespace nmt {
 
@@ -50,6 +45,7 @@ struct AnyStackTypes {
 template <class Precision_>
 class AnyEncoder : public AnyStackTypes<Precision_> {
  public:
+  static constexpr moe::InStack kind = moe::InStack::encoder;
   using Types = AnyStackTypes<Precision_>;
   using typename Types::A, typename Types::Context, typename Types::Collective, typename Types::S;
 
@@ -108,7 +104,7 @@ class AnyEncoder : public AnyStackTypes<Precision_> {
     }
     std::vector<moe::LayerStatistics> statistics(Context& ctx) const override { return stack.statistics(ctx); }
     void set_hash_table(const std::int32_t* table) override {
-      if constexpr (std::is_same_v<typename Spec::Router, moe::Hash>) stack.set_router(moe::Hash{table});
+      if constexpr (moe::reads_vocabulary_table<typename Spec::Router>) stack.set_router(typename Spec::Router{table});
     }
   };
   std::unique_ptr<Base> stack_;
@@ -117,6 +113,7 @@ class AnyEncoder : public AnyStackTypes<Precision_> {
 template <class Precision_>
 class AnyDecoder : public AnyStackTypes<Precision_> {
  public:
+  static constexpr moe::InStack kind = moe::InStack::decoder;
   using Types = AnyStackTypes<Precision_>;
   using typename Types::A, typename Types::Context, typename Types::Collective, typename Types::S, typename Types::R;
   using Memory = moe::EncoderMemory<Precision_>;
@@ -200,30 +197,22 @@ class AnyDecoder : public AnyStackTypes<Precision_> {
     }
     std::vector<moe::LayerStatistics> statistics(Context& ctx) const override { return stack.statistics(ctx); }
     void set_hash_table(const std::int32_t* table) override {
-      if constexpr (std::is_same_v<typename Spec::Router, moe::Hash>) stack.set_router(moe::Hash{table});
+      if constexpr (moe::reads_vocabulary_table<typename Spec::Router>) stack.set_router(typename Spec::Router{table});
     }
   };
   std::unique_ptr<Base> stack_;
 };
 
-/// The stack of a router's name; the name was checked before.
+/// The stack of a router's name. Throws Error for a name that is unknown, or that this stack cannot have.
 template <template <class> class Any, class P>
-Any<P> make_stack(const std::string& router, const moe::StackConfig& config) {
-  const auto of = [&](auto r) { return Any<P>::template make<StackSpec<P, decltype(r)>>(config, r); };
-  if (router == "token") return of(moe::TopK<2>{});
-  if (router == "switch") return of(moe::Switch{});
-  if (router == "gshard") return of(moe::GShard<>{});
-  if (router == "sentence") return of(moe::Sentence{});
-  if constexpr (std::is_same_v<Any<P>, AnyDecoder<P>>) {
-    if (router == "sentence-prefix") return of(moe::SentencePrefix{});
-  } else {
-    if (router == "soft") return of(moe::SoftMixture<soft_slots>{});
-  }
-  if (router == "task") return of(moe::Task{});
-  if (router == "static") return of(moe::StaticTask{});
-  if (router == "hash") return of(moe::Hash{});
-  moe::require(router == "dense", "there is no router '", router, "'");
-  return of(moe::Dense{});
+Any<P> make_stack(const std::string& name, const moe::StackConfig& config) {
+  return moe::with_router(name, [&](auto router) -> Any<P> {
+    using R = decltype(router);
+    if constexpr (moe::router_fits<R>(Any<P>::kind))
+      return Any<P>::template make<StackSpec<P, R>>(config, router);
+    else
+      moe::fail(name, " routing cannot stand here");
+  });
 }
 
 }  // namespace nmt

@@ -85,12 +85,12 @@ inline ModelFile student_of(const ModelFile& teacher) {
     const StackSettings s = teacher.stack(name);
     std::vector<std::int64_t> hidden;
     for (std::size_t l = 0; l < s.hidden.size(); ++l)
-      hidden.push_back(s.hidden[l] * (s.experts[l] > 0 ? std::min(s.experts[l], choices_of(s.router)) : 1));
+      hidden.push_back(s.hidden[l] * (s.experts[l] > 0 ? std::min<std::int64_t>(s.experts[l], s.traits().choices) : 1));
     if (std::all_of(hidden.begin(), hidden.end(), [&](auto h) { return h == teacher.model.hidden; })) hidden.clear();
     (encoder ? student.encoder_hidden : student.decoder_hidden) = hidden;
   }
   ModelSettings& m = student.model;
-  m.encoder_router = m.decoder_router = "dense";
+  m.encoder_router = m.decoder_router = moe::router_name<moe::Dense>();
   m.capacity_factor = m.eval_capacity_factor = 0;
   return student;
 }

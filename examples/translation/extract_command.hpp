@@ -80,7 +80,7 @@ class WeightsFile {
   moe::File file_;
 };
 
-/// "token" and "task", for sentences about a model: "token in the encoder and task in the decoder".
+/// For sentences about a model: "token in the encoder and task in the decoder".
 inline std::string routers_of(const ModelFile& file) {
   return file.model.encoder_router + " in the encoder and " + file.model.decoder_router + " in the decoder";
 }
@@ -217,7 +217,7 @@ class Extraction {
     numbers_ = task_numbers(file_, o_.tasks);
     const auto exact = [&](const char* stack) {
       const StackSettings s = file_.stack(stack);
-      return (s.router == "task" || s.router == "static") && has_sparse_layer(s);
+      return s.traits().by_task && has_sparse_layer(s);
     };
     const bool sparse = has_sparse_layer(file_.stack("encoder")) || has_sparse_layer(file_.stack("decoder"));
     moe::require(sparse, o_.model, ": has no sparse layer, so no expert can be left out");
@@ -279,24 +279,28 @@ class Extraction {
     auto& hidden = name == "encoder" ? small_.encoder_hidden : small_.decoder_hidden;
     moe::StackPlan plan;
     if (!has_sparse_layer(s)) {
-      done_[name] = s.router == "dense" ? "dense, left as it is" : "no sparse layer, left as it is";
+      done_[name] = (s.traits().dense() ? s.router : "no sparse layer") + ", left as it is";
       return;
     }
-    if (s.router == "task") {
-      plan = moe::plan_stack<moe::Task, float>(stack, config, numbers_, fold, read);
-    } else if (s.router == "static") {
-      plan = moe::plan_stack<moe::StaticTask, float>(stack, config, numbers_, fold, read);
-    } else if (!o_.prune.empty() && s.router != "hash" && s.router != "soft") {
+    if (s.traits().by_task) {
+      plan = moe::with_router(s.router, [&](auto by_task) -> moe::StackPlan {
+        using R = decltype(by_task);
+        if constexpr (moe::routed_by_task<R>)
+          return moe::plan_stack<R, float>(stack, config, numbers_, fold, read);
+        else
+          return {};
+      });
+    } else if (!o_.prune.empty() && s.traits().gated) {
       plan = prune_plan(s);
     } else {
       done_[name] = s.router + " routing, left as it is";
       return;
     }
-    if (plan.routing == moe::SubRouting::table) router = "task";
-    if (plan.routing == moe::SubRouting::folded) router = "dense";
+    if (plan.routing == moe::SubRouting::table) router = moe::router_name<moe::Task>();
+    if (plan.routing == moe::SubRouting::folded) router = moe::router_name<moe::Dense>();
     const moe::StackConfig after = moe::extracted_config(config, plan, static_cast<moe::index_t>(o_.tasks.size()));
     experts = after.experts_of_layer, hidden = after.hidden_of_layer;
-    if (router == "dense") experts.clear();
+    if (moe::named_router(router).dense()) experts.clear();
     if (std::all_of(hidden.begin(), hidden.end(), [&](auto h) { return h == file_.model.hidden; })) hidden.clear();
     const char* what = plan.routing == moe::SubRouting::folded ? "folded into dense layers"
                        : plan.routing == moe::SubRouting::gate ? "pruned by usage"
@@ -312,7 +316,7 @@ class Extraction {
       moe::require(static_cast<std::int64_t>(usage.size()) == s.experts[l],
                    "extract: no use of experts was measured in layer ", l, " of the ", s.name);
       moe::LayerPlan layer{
-          static_cast<moe::index_t>(l), s.experts[l], rule_.keep(usage, choices_of(s.router)), {}, {}, {}};
+          static_cast<moe::index_t>(l), s.experts[l], rule_.keep(usage, s.traits().choices), {}, {}, {}};
       double all = 0, kept = 0;
       for (const auto n : usage) all += static_cast<double>(n);
       for (const auto e : layer.kept) kept += static_cast<double>(usage[static_cast<std::size_t>(e)]);

@@ -15,9 +15,12 @@
 
 #include "sparsemoe/error.hpp"
 #include "sparsemoe/io/json_config.hpp"
+#include "sparsemoe/model/by_name.hpp"
 #include "sparsemoe/optim/schedule.hpp"
 
 namespace nmt {
+
+namespace moe = sparsemoe;
 
 /// A number and what it may be.
 struct Range {
@@ -37,7 +40,8 @@ inline constexpr double kMostCount = 1e9, kMostNumber = 1e300;
 /// What defines a model. Fixed when training begins.
 struct ModelSettings {
   std::string precision = "bf16";
-  std::string encoder_router = "token", decoder_router = "task", task = "target";
+  std::string encoder_router{moe::router_name<moe::TopK<2>>()}, decoder_router{moe::router_name<moe::Task>()};
+  std::string task = "target";
   std::int64_t encoder_layers = 3, decoder_layers = 3, width = 256, heads = 4, hidden = 1024;
   std::int64_t experts = 8, sparse_every = 2;
   std::string hash_table = "balanced";
@@ -50,10 +54,10 @@ struct ModelSettings {
   template <class F>
   void visit(F&& f) {
     f("precision", precision, "storage precision: fp32, or bf16 with an fp32 router and fp32 master weights");
-    f("encoder_router", encoder_router,
-      "token, switch, gshard, sentence, soft (Soft MoE, 4 slots an expert), task, static, hash or dense");
-    f("decoder_router", decoder_router,
-      "token, switch, gshard, sentence, sentence-prefix (mean of the target so far), task, static, hash or dense");
+    static const std::string encoders = moe::router_choices([](const auto& r) { return r.encoders; });
+    static const std::string decoders = moe::router_choices([](const auto& r) { return r.decoders; });
+    f("encoder_router", encoder_router, encoders.c_str());
+    f("decoder_router", decoder_router, decoders.c_str());
     f("task", task, "what a task is: target (the target language) or pair (source and target language)");
     f("encoder_layers", encoder_layers, "layers of the encoder");
     f("decoder_layers", decoder_layers, "layers of the decoder");
@@ -79,24 +83,13 @@ struct ModelSettings {
   std::int64_t sparse_layers(std::int64_t layers) const { return sparse_every > 0 ? layers / sparse_every : 0; }
   void check() const {
     using sparsemoe::require;
-    const std::vector<std::string> routers = {"token", "switch", "gshard", "sentence", "sentence-prefix",
-                                              "soft",  "task",   "static", "hash",     "dense"};
     const auto known = [](const std::vector<std::string>& v, const std::string& s) {
       return std::find(v.begin(), v.end(), s) != v.end();
     };
     require(known({"fp32", "bf16"}, precision), "precision must be fp32 or bf16, not '", precision, "'");
-    bool can_drop = false;
-    for (const auto& r : {encoder_router, decoder_router}) {
-      const std::string near = sparsemoe::closest_name(r, routers);
-      require(known(routers, r), "there is no router '", r,
-              "': choose token, switch, gshard, sentence, sentence-prefix, soft, task, static, hash or dense",
-              near.empty() ? "" : "; did you mean " + near + "?");
-      can_drop = can_drop || has_capacity(r);
-    }
-    require(encoder_router != "sentence-prefix",
-            "sentence-prefix routing is for decoders; an encoder sees the whole sentence: --encoder-router sentence");
-    require(decoder_router != "soft",
-            "soft routing is for encoders; in a decoder a token would see later ones: --encoder-router soft");
+    const moe::NamedRouter &encoder = moe::named_router(encoder_router), &decoder = moe::named_router(decoder_router);
+    moe::require_router_fits(encoder, moe::InStack::encoder, "--encoder-router");
+    moe::require_router_fits(decoder, moe::InStack::decoder, "--encoder-router");
     require(known({"target", "pair"}, task), "task must be target or pair, not '", task, "'");
     require(known({"balanced", "random"}, hash_table), "hash_table must be balanced or random, not '", hash_table, "'");
     require(heads >= 1 && width >= 1 && width % heads == 0, "width must be a multiple of heads, not ", width, " and ",
@@ -110,9 +103,11 @@ struct ModelSettings {
     require(capacity_factor >= 0 && eval_capacity_factor >= 0,
             "capacity_factor and eval_capacity_factor must not be negative, not ", capacity_factor, " and ",
             eval_capacity_factor);
-    require(can_drop || (capacity_factor <= 0 && eval_capacity_factor <= 0),
-            "capacity_factor is for token, switch, gshard and hash routing; sentence, soft, task, static and dense "
-            "layers drop nothing");
+    require(encoder.can_drop || decoder.can_drop || (capacity_factor <= 0 && eval_capacity_factor <= 0),
+            "capacity_factor is for ", moe::listed(moe::router_names([](const auto& r) { return r.can_drop; }), "and"),
+            " routing; ",  // of a router and its form for decoders, the one that both stacks have
+            moe::listed(moe::router_names([](const auto& r) { return !r.can_drop && r.encoders; }), "and"),
+            " layers drop nothing");
     for (const auto& [name, value] : {std::pair{"dropout", dropout},
                                       {"expert_dropout", expert_dropout},
                                       {"jitter", jitter},
@@ -135,26 +130,15 @@ struct ModelSettings {
                     {"z_loss", z_loss, 0, kMostNumber},
                     {"init_scale", init_scale, 0, kMostNumber}});
   }
-  /// Whether a capacity limits the experts of a stack with this router.
-  static bool has_capacity(const std::string& router) {
-    return router == "token" || router == "switch" || router == "gshard" || router == "hash";
-  }
 };
-
-/// Slots of an expert with the router "soft".
-inline constexpr int soft_slots = 4;
-
-/// Experts that a token meets in a sparse layer with this router, Router::top_k. Under "soft" it meets means of tokens;
-/// counted as one, its cost where there are about as many slots as tokens.
-inline std::int64_t choices_of(const std::string& router) {
-  return router == "switch" || router == "hash" || router == "soft" ? 1 : 2;
-}
 
 /// One stack of a model, by name.
 struct StackSettings {
   std::string name, router;
   std::int64_t layers = 0;
   std::vector<std::int64_t> experts, hidden;  // of each layer; 0 experts: a dense layer
+
+  const moe::NamedRouter& traits() const { return moe::named_router(router); }
 };
 
 /// config.json of a checkpoint: the settings, what the corpus fixed, and what extraction changed from layer to layer.
@@ -198,10 +182,11 @@ struct ModelFile {
     check_list("encoder_hidden", encoder_hidden, model.encoder_layers, 1, 1048576);
     check_list("decoder_hidden", decoder_hidden, model.decoder_layers, 1, 1048576);
     const auto check_router = [&](const char* name, const std::vector<std::int64_t>& list, const std::string& router) {
+      const moe::NamedRouter& traits = moe::named_router(router);
       for (const auto n : list) {
-        sparsemoe::require(router != "dense" || n == 0, name, " must be 0 in a dense stack, not ", n);
-        sparsemoe::require(router != "hash" || n == 0 || n == model.experts, name, " must be ", model.experts,
-                           " (experts) in a layer routed by hash, not ", n);
+        sparsemoe::require(!traits.dense() || n == 0, name, " must be 0 in a dense stack, not ", n);
+        sparsemoe::require(!traits.needs_table || n == 0 || n == model.experts, name, " must be ", model.experts,
+                           " (experts) in a layer routed by ", router, ", not ", n);
       }
     };
     check_router("encoder_experts", encoder_experts, model.encoder_router);
@@ -232,7 +217,7 @@ struct ModelFile {
     const auto& experts = encoder ? encoder_experts : decoder_experts;
     const auto& hidden = encoder ? encoder_hidden : decoder_hidden;
     for (std::int64_t l = 0; l < s.layers; ++l) {
-      const bool sparse = s.router != "dense" && model.sparse_every > 0 && (l + 1) % model.sparse_every == 0;
+      const bool sparse = !s.traits().dense() && model.sparse_every > 0 && (l + 1) % model.sparse_every == 0;
       s.experts.push_back(!experts.empty() ? experts[static_cast<std::size_t>(l)] : sparse ? model.experts : 0);
       s.hidden.push_back(!hidden.empty() ? hidden[static_cast<std::size_t>(l)] : model.hidden);
     }
@@ -351,10 +336,12 @@ struct TrainSettings {
     require(max_length + 2 <= tokens, "tokens (", tokens, ") must hold one pair of max_length (", max_length,
             ") and its end");
     require(steps <= 100000000, "steps must be at most 100000000, not ", steps);
-    for (const auto& [router, stack] : {std::pair{model.encoder_router, "encoder"}, {model.decoder_router, "decoder"}})
-      require(router == "dense" || model.sparse_every == 0 || model.experts >= choices_of(router),
-              "experts must be at ", "least ", choices_of(router), " for ", router, " routing in the ", stack,
-              ", which chooses so many; not ", model.experts);
+    for (const auto& [router, stack] :
+         {std::pair{model.encoder_router, "encoder"}, {model.decoder_router, "decoder"}}) {
+      const std::int64_t choices = moe::named_router(router).choices;
+      require(model.sparse_every == 0 || model.experts >= choices, "experts must be at least ", choices, " for ",
+              router, " routing in the ", stack, ", which chooses so many; not ", model.experts);
+    }
     require_ranges({{"learning_rate", learning_rate, 0, kMostNumber},
                     {"clip", clip, 0, kMostNumber},
                     {"weight_decay", weight_decay, 0, kMostNumber},

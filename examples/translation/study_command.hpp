@@ -29,25 +29,52 @@ struct StudyRow {
     std::replace(f.begin(), f.end(), '/', '-');
     return f;
   }
-  bool extractable() const {
-    return encoder == "task" || encoder == "static" || decoder == "task" || decoder == "static";
-  }
+  bool extractable() const { return moe::named_router(encoder).by_task || moe::named_router(decoder).by_task; }
 };
 
+/// A row of two routers; under a learned table of tasks a stack is named by what a task is.
+template <class Encoder, class Decoder>
+StudyRow mixed(const std::string& task = "target") {
+  const auto name = [&](const moe::NamedRouter& r) { return r.level == moe::Level::task ? task : std::string(r.name); };
+  const moe::NamedRouter &encoder = moe::named_router(moe::router_name<Encoder>()),
+                         &decoder = moe::named_router(moe::router_name<Decoder>());
+  return {name(encoder) + "/" + name(decoder), std::string(encoder.name), std::string(decoder.name), task};
+}
+template <class R>
+StudyRow both(const std::string& task = "target") {
+  return mixed<R, R>(task);
+}
+/// A strategy that is compared as a whole, under its name.
+inline StudyRow whole(std::string_view router) {
+  const std::string name(router);
+  return {name, name, name, "target"};
+}
+
+/// Those of the paper's table, and the routers that are named for it.
 inline const std::vector<StudyRow>& study_rows() {
-  static const std::vector<StudyRow> rows = {{"dense", "dense", "dense", "target"},
-                                             {"static", "static", "static", "target"},
-                                             {"sentence/sentence", "sentence", "sentence", "target"},
-                                             {"token/token", "token", "token", "target"},
-                                             {"pair/pair", "task", "task", "pair"},
-                                             {"target/target", "task", "task", "target"},
-                                             {"pair/token", "task", "token", "pair"},
-                                             {"target/token", "task", "token", "target"},
-                                             {"token/pair", "token", "task", "pair"},
-                                             {"token/target", "token", "task", "target"},
-                                             {"switch", "switch", "switch", "target"},
-                                             {"hash", "hash", "hash", "target"}};
+  static const std::vector<StudyRow> rows = [] {
+    using Token = moe::TopK<2>;
+    using moe::Task, moe::Sentence;
+    std::vector<StudyRow> all = {whole(moe::router_name<moe::Dense>()),
+                                 whole(moe::router_name<moe::StaticTask>()),
+                                 both<Sentence>(),
+                                 both<Token>(),
+                                 both<Task>("pair"),
+                                 both<Task>("target"),
+                                 mixed<Task, Token>("pair"),
+                                 mixed<Task, Token>("target"),
+                                 mixed<Token, Task>("pair"),
+                                 mixed<Token, Task>("target")};
+    for (const moe::NamedRouter& r : moe::named_routers)
+      if (r.in_study) all.push_back(whole(r.name));
+    return all;
+  }();
   return rows;
+}
+inline std::vector<std::string> names_of_rows() {
+  std::vector<std::string> names;
+  for (const StudyRow& row : study_rows()) names.push_back(row.name);
+  return names;
 }
 
 /// The config file of a study: a training run's keys, and these.
@@ -60,7 +87,9 @@ struct StudySettings {
   template <class F>
   void visit(F&& f) {
     train.visit(f);
-    f("rows", rows, "rows of the table, e.g. token/target; none: all twelve");
+    static const std::string all = study_rows().size() == 12 ? "twelve" : std::to_string(study_rows().size());
+    static const std::string help = "rows of the table, e.g. token/target; none: all " + all;
+    f("rows", rows, help.c_str());
     f("seeds", seeds, "runs of a row, with seeds 1, 2, ...");
     f("eval_rows", eval_rows, "rows a direction that are scored; 0: all");
     f("split", split, "split that is scored: dev or test");
@@ -83,9 +112,7 @@ struct StudySettings {
     for (const auto& r : rows)
       moe::require(
           std::any_of(study_rows().begin(), study_rows().end(), [&](const StudyRow& s) { return s.name == r; }),
-          "there is no study row '", r,
-          "'; the rows are dense, static, sentence/sentence, token/token, pair/pair, target/target, "
-          "pair/token, target/token, token/pair, token/target, switch and hash");
+          "there is no study row '", r, "'; the rows are ", moe::listed(names_of_rows(), "and"));
   }
 };
 
@@ -142,7 +169,7 @@ class Study {
     t.out = at.string();
     t.seed = static_cast<std::uint64_t>(seed);
     t.model.encoder_router = row.encoder, t.model.decoder_router = row.decoder, t.model.task = row.task;
-    if (!ModelSettings::has_capacity(row.encoder) && !ModelSettings::has_capacity(row.decoder))
+    if (!moe::named_router(row.encoder).can_drop && !moe::named_router(row.decoder).can_drop)
       t.model.capacity_factor = t.model.eval_capacity_factor = 0;
     const bool resume = fs::exists(at / "settings.json");
     return TrainingRun(t, resume).run();
@@ -248,15 +275,16 @@ class Study {
       columns.erase(std::remove_if(columns.begin(), columns.end(),
                                    [](const Score& c) { return c.key == "bleu high" || c.key == "bleu low"; }),
                     columns.end());
+    const std::string reference = both<moe::TopK<2>>().name;
     moe::Table means{{"routing (encoder/decoder)"}, {}};
     for (const auto& c : columns) means.columns.push_back(c.head);
     means.columns.insert(means.columns.end(), {"parameters", "serving one task"});
     moe::Table languages{{"routing"}, {}},
-        speed{{"model", "batch 1", "batch 8", "batch 64", "peak, of token/token"}, {}};
+        speed{{"model", "batch 1", "batch 8", "batch 64", "peak, of " + reference}, {}};
     moe::Json all = moe::Json::array(), times = moe::Json::array();
     double token_peak = 0;
     for (const auto& t : timed_)
-      if (t.name == "token/token") token_peak = t.best();
+      if (t.name == reference) token_peak = t.best();
     for (const auto& row : rows_) {
       std::map<std::string, std::vector<double>> value;  // "bleu all", "chrf all", "bleu en-da", ...
       for (std::int64_t seed = 1; seed <= s_.seeds; ++seed) {

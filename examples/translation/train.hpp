@@ -51,7 +51,7 @@ class TrainingRun {
     build_model();
     const EncodingCache kept(run_ / "encoded.safetensors", key);
     data_->encode(file_, kept);
-    if (s_.model.encoder_router == "hash" || s_.model.decoder_router == "hash") set_hash_tables();
+    if (file_.stack("encoder").traits().needs_table || file_.stack("decoder").traits().needs_table) set_hash_tables();
     if (resume) clear_away();
     if (from_) {
       restore();
@@ -126,7 +126,7 @@ class TrainingRun {
 
   /// What can be known of the run before anything is read.
   void warn_of_idle_router(const char* stack, const std::string& router, std::int64_t layers) const {
-    if (router == "dense" || s_.model.sparse_layers(layers) > 0) return;
+    if (moe::named_router(router).dense() || s_.model.sparse_layers(layers) > 0) return;
     moe::warn("the ", stack, " has no sparse layer (", layers, " layers, every ", s_.model.sparse_every,
               ". is sparse): its router, ", router, ", is not used");
   }
@@ -222,7 +222,7 @@ class TrainingRun {
   void upcycle() {
     const fs::path from = model_directory(s_.upcycle_from);
     const ModelFile dense = read_model_file(from);
-    moe::require(dense.model.encoder_router == "dense" && dense.model.decoder_router == "dense", from.string(),
+    moe::require(dense.stack("encoder").traits().dense() && dense.stack("decoder").traits().dense(), from.string(),
                  ": its routers are ", dense.model.encoder_router, " and ", dense.model.decoder_router,
                  "; --upcycle-from takes a dense run");
     moe::require(moe::read_file(from / "spm.model") == moe::read_file(data_->corpus.tokenizer), from.string(),

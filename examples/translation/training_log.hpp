@@ -10,6 +10,7 @@
 #include "run_files.hpp"
 #include "sparsemoe/io/log.hpp"
 #include "sparsemoe/io/progress.hpp"
+#include "sparsemoe/model/by_name.hpp"
 #include "translator.hpp"
 
 namespace nmt {
@@ -74,7 +75,7 @@ class TrainingLog {
   }
 
   /// Says so, once a layer, when half of its experts or more got nothing of a batch: such a gate seldom recovers.
-  /// Task, static and hash routing leave experts unused by design. `sentences`: of the batch.
+  /// Without a gate that scores tokens or sentences, experts are left unused by design. `sentences`: of the batch.
   void warn_of_collapse(std::int64_t step, const std::vector<NamedStatistics>& statistics, std::int64_t sentences) {
     collapsed_.resize(statistics.size(), false);
     for (std::size_t l = 0; l < statistics.size(); ++l) {
@@ -82,8 +83,8 @@ class TrainingLog {
       const auto& load = s.layer.routing.load;
       const auto unused = static_cast<std::size_t>(std::count(load.begin(), load.end(), 0));
       const bool enough = sentences >= 4 * static_cast<std::int64_t>(load.size());
-      const bool spreads = s.router == "token" || s.router == "switch" || s.router == "gshard" ||
-                           s.router == "sentence-prefix" || (s.router == "sentence" && enough);
+      const moe::NamedRouter& router = moe::named_router(s.router);
+      const bool spreads = router.gated && (router.level == moe::Level::token || enough);
       if (collapsed_[l] || !spreads || load.size() < 4 || 2 * unused < load.size()) continue;
       collapsed_[l] = true;
       const std::string text =

@@ -151,7 +151,7 @@ class TranslatorOf final : public Translator {
     for (const auto& [name, table] : tables_) check_table(directory / "model.safetensors", name, table);
     for (const auto& [stack, router] :
          {std::pair{"encoder", request_.file.model.encoder_router}, {"decoder", request_.file.model.decoder_router}})
-      moe::require(router != "hash" || tables_.count(stack + std::string(".hash_table")) != 0,
+      moe::require(!moe::named_router(router).needs_table || tables_.count(stack + std::string(".hash_table")) != 0,
                    (directory / "model.safetensors").string(), ": tensor '", stack, ".hash_table' is missing");
     use_tables();
     if (!training) return;
@@ -168,8 +168,8 @@ class TranslatorOf final : public Translator {
   void set_numbers(const TrainerNumbers& n) override { updater_.state() = {n.step, n.skipped, n.good, n.loss_scale}; }
   void set_hash_tables(const std::vector<std::int32_t>& table) override {
     const auto& m = request_.file.model;
-    if (m.encoder_router == "hash") tables_["encoder.hash_table"] = table;
-    if (m.decoder_router == "hash") tables_["decoder.hash_table"] = table;
+    if (moe::named_router(m.encoder_router).needs_table) tables_["encoder.hash_table"] = table;
+    if (moe::named_router(m.decoder_router).needs_table) tables_["decoder.hash_table"] = table;
     use_tables();
   }
   std::int64_t parameters() const override { return model_.weights.count(); }
@@ -238,11 +238,12 @@ class TranslatorOf final : public Translator {
     s.moe.jitter = m.jitter;
     s.moe.expert_dropout = m.expert_dropout;
     s.moe.init_scale = m.init_scale;
-    const auto stack = [&](const std::string& router, std::int64_t layers) {
+    const auto stack = [&](const std::string& name, std::int64_t layers) {
+      const moe::NamedRouter& router = moe::named_router(name);
       moe::StackConfig t = s;
       t.layers = layers;
-      if (router == "soft") t.moe.jitter = 0;  // the tokens that it scores are those it mixes
-      if (ModelSettings::has_capacity(router)) {
+      if (router.feed == moe::Feed::soft) t.moe.jitter = 0;  // the tokens that it scores are those it mixes
+      if (router.can_drop) {
         t.moe.capacity_factor = m.capacity_factor;
         t.moe.eval_capacity_factor = m.eval_capacity_factor;
       }

@@ -21,12 +21,19 @@ try() {
   same "$name: one by one" whole out
   rm -rf run
 }
-routers="token switch gshard sentence task static hash dense"
-for router in $routers; do
-  try "encoder $router" --encoder-router $router
-  try "decoder $router" --decoder-router $router
+# The names are those of the sentence that refuses another: a new one is tried as soon as it is there.
+names=$(train --out run --encoder-router '?' 2>&1 | sed -n "s/.*there is no router '?': choose //p" | sed 's/,//g; s/ or / /')
+check "routers have names: $names" test "$(wc -w <<<"$names")" -ge 10
+for router in $names; do
+  stands=0
+  for stack in encoder decoder; do
+    # No step is refused too, but later than a router that the stack cannot have.
+    if train --out run --$stack-router "$router" --steps 0 2>&1 | grep -q "$router routing is for "; then continue; fi
+    try "$stack $router" --$stack-router "$router"
+    stands=$((stands + 1))
+  done
+  check "$router: one stack can have it" test $stands -ge 1
 done
-try "encoder soft" --encoder-router soft
 try "encoder soft, bf16, two experts" --encoder-router soft --precision bf16 --experts 2
 for precision in fp32 bf16; do
   for task in target pair; do try "task $task, $precision" --task $task --precision $precision --encoder-router task --decoder-router static; done

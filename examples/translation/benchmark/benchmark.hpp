@@ -22,13 +22,17 @@
 
 namespace nmt {
 
+/// The models that are made here are named after their decoders' routers.
+inline const std::string kTokenModel{moe::router_name<moe::TopK<2>>()}, kTaskModel{moe::router_name<moe::Task>()},
+    kDenseModel{moe::router_name<moe::Dense>()};
+
 /// What is compared. The models are made here with random weights, or are runs named by `models`.
 struct BenchmarkSettings {
   std::string corpus, out, split = "test", kinds = "s,t,p,l", to;
   std::vector<std::string> models;
   ModelSettings model = [] {
     ModelSettings m;
-    m.encoder_router = "dense";
+    m.encoder_router = kDenseModel;
     return m;
   }();
   std::vector<std::int64_t> expert_counts = {8, 32, 128}, batches = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512};
@@ -65,13 +69,13 @@ struct BenchmarkSettings {
             "batches and expert_counts must have an entry");
     for (const auto b : batches) require(b >= 1 && b <= 65536, "batches must be between 1 and 65536, not ", b);
     if (!models.empty()) return;
-    require(model.encoder_router == "dense",
+    require(moe::named_router(model.encoder_router).dense(),
             "encoder_router: the models made here differ in the decoder and share a dense encoder; got ",
             model.encoder_router);
     for (const auto e : expert_counts)
       require(e >= 2 && e <= 65536, "expert_counts must be between 2 and 65536, not ", e);
     ModelSettings m = model;
-    m.decoder_router = "token";
+    m.decoder_router = kTokenModel;
     m.check();
     require(m.sparse_every >= 1 && m.sparse_every <= m.decoder_layers,
             "sparse_every must leave a sparse layer among the ", m.decoder_layers, " of the decoder; got ",
@@ -150,14 +154,14 @@ class Benchmark {
     };
     ModelSettings m = s_.model;
     m.experts = experts;
-    m.decoder_router = "token";
-    make("token", m, {});
-    m.decoder_router = "task";
-    make("task", m, {});
-    const ModelFile file = read_model_file(root / "task");
+    m.decoder_router = kTokenModel;
+    make(kTokenModel, m, {});
+    m.decoder_router = kTaskModel;
+    make(kTaskModel, m, {});
+    const ModelFile file = read_model_file(root / kTaskModel);
     for (const bool fold : {false, true}) {
       ExtractOptions x;
-      x.model = (root / "task").string(), x.out = (root / (fold ? "folded" : "extracted")).string();
+      x.model = (root / kTaskModel).string(), x.out = (root / (fold ? "folded" : "extracted")).string();
       x.tasks = {task_name(file)};
       x.dense = fold, x.quiet = true, x.threads = s_.threads;
       fs::remove_all(x.out);
@@ -167,7 +171,7 @@ class Benchmark {
     const ModelFile folded = read_model_file(root / "folded");
     m = folded.model;
 
-    make("dense", m, folded.stack("decoder").hidden);
+    make(kDenseModel, m, folded.stack("decoder").hidden);
     return entries;
   }
 
@@ -271,7 +275,7 @@ class Benchmark {
                   : limits_.product_rate<moe::Bf16>(file.model.width, file.model.hidden);
     const auto product = [&](double parameters, double rows) { return Work{parameters * size, 2 * parameters * rows}; };
     const StackSettings encoder = file.stack("encoder"), decoder = file.stack("decoder");
-    const auto chosen = [](const StackSettings& s) { return static_cast<double>(choices_of(s.router)); };
+    const auto chosen = [](const StackSettings& s) { return static_cast<double>(s.traits().choices); };
 
     double dense = 0, first = 0;  // parameters of the encoder, without and with experts; of the projected memory
     Work experts;
@@ -279,8 +283,8 @@ class Benchmark {
       const double expert = 2 * d * static_cast<double>(encoder.hidden[l]), n = static_cast<double>(encoder.experts[l]);
       dense += 4 * d * d + (n > 0 ? 0 : expert);
       if (n == 0) continue;
-      if (encoder.router == "soft") {  // every expert computes its slots of every sentence
-        experts.bytes += n * expert * size, experts.flops += 2 * n * soft_slots * expert * b;
+      if (encoder.traits().feed == moe::Feed::soft) {  // every expert computes its slots of every sentence
+        experts.bytes += n * expert * size, experts.flops += 2 * n * encoder.traits().slots * expert * b;
         continue;
       }
       const double k = std::min(n, chosen(encoder));
@@ -324,7 +328,7 @@ class Benchmark {
     return nullptr;
   }
   /// The model others are compared with: token routing, or the first that was named.
-  std::string reference() const { return s_.models.empty() ? "token" : s_.models.front(); }
+  std::string reference() const { return s_.models.empty() ? kTokenModel : s_.models.front(); }
 
   void write() const {
     moe::Json list = moe::Json::array();
@@ -382,7 +386,7 @@ class Benchmark {
     for (const auto& n : names) table.columns.push_back(n + ", tokens/s");
     table.columns.push_back("expert MB a step: " + names[0]);
     for (std::size_t i = 1; i < names.size(); ++i) {
-      if (names[i] == "dense") continue;
+      if (names[i] == kDenseModel) continue;
       table.columns.push_back(names[i] + " : " + names[0] + ", measured / at the limits");
     }
     table.columns.push_back(names[0] + ", share of its limit");
@@ -394,13 +398,13 @@ class Benchmark {
       for (const auto& n : names) row.push_back(number(find(n, experts, batch)->tokens_per_second, 0));
       row.push_back(number(base.expert_bytes / 1e6, 1));
       for (std::size_t i = 1; i < names.size(); ++i) {
-        if (names[i] == "dense") continue;
+        if (names[i] == kDenseModel) continue;
         const BenchmarkResult& r = *find(names[i], experts, batch);
         row.push_back(number(base.seconds / r.seconds, 2) + " / " + number(base.limit_seconds / r.limit_seconds, 2));
       }
       row.push_back(number(100 * base.limit_seconds / base.seconds, 0) + " %");
       if (served) {
-        const double dense = find("dense", experts, batch)->seconds;
+        const double dense = find(kDenseModel, experts, batch)->seconds;
         row.push_back(number(dense / find("extracted", experts, batch)->seconds, 2));
         row.push_back(number(dense / find("folded", experts, batch)->seconds, 2));
       }
@@ -423,7 +427,7 @@ class Benchmark {
         limit.x.push_back(x), limit.y.push_back(base.limit_seconds / r.limit_seconds);
       }
       speed.series.push_back(measured);
-      if (n != "task" && !(n != reference() && !s_.models.empty())) continue;
+      if (n != kTaskModel && !(n != reference() && !s_.models.empty())) continue;
       ratio.series.push_back(times), ratio.series.push_back(limit);
     }
     return {speed, ratio};

@@ -13,12 +13,6 @@
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
-/// Routers whose choice depends on the task alone, so that a task's sub-network is exact.
-template <class Router>
-inline constexpr bool routed_by_task = Router::level == Level::task;
-template <int K>
-inline constexpr bool routed_by_task<StaticTaskTopK<K>> = true;
-
 /// How the sparse layers of a sub-network are routed.
 enum class SubRouting {
   table,   // TaskTopK: a table of logits for the tasks and experts that are left

@@ -1,14 +1,12 @@
-// nn/dense.hpp -- Dense: the "router" of a stack without sparse layers, and the defaults a Spec inherits.
+// nn/dense.hpp -- stacks without sparse layers, and the defaults a Spec inherits.
 // Read next: model/encoder.hpp.
 #pragma once
 
+#include "sparsemoe/feed.hpp"
 #include "sparsemoe/nn/ffn.hpp"
 #include "sparsemoe/nn/norm.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
-
-/// using Router = Dense: every feed-forward block is dense, whatever the configuration says; no routing code is left.
-struct Dense {};
 
 /// What a Spec may override beyond Router, Precision, Backend and Collective: inherit from this.
 struct SpecDefaults {

@@ -8,21 +8,10 @@
 #include <string>
 #include <vector>
 
+#include "sparsemoe/feed.hpp"
 #include "sparsemoe/nn/moe.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
-
-/// In the place of a router: `Slots` slots an expert. What a router's traits ask is there; it chooses nothing.
-template <int Slots = 1>
-struct SoftMixture {
-  static_assert(Slots >= 1);
-  static constexpr int slots = Slots;
-  static constexpr int top_k = 1;
-  static constexpr Level level = Level::token;
-  static constexpr Gate gate = Gate::constant;
-  static constexpr Balance balance = Balance::none;
-  static constexpr bool causal_safe = false, can_drop_tokens = false;
-};
 
 namespace soft {
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <type_traits>
 #include <vector>
 
 #include "sparsemoe/concepts.hpp"
@@ -23,6 +24,10 @@ struct Hash {
   }
 };
 static_assert(check_router<Hash>());
+
+/// Routers whose table has an expert for each id of the vocabulary, made when training begins and saved with the model.
+template <class Router>
+inline constexpr bool reads_vocabulary_table = std::is_same_v<Router, Hash>;
 
 /// A uniform expert for each of `vocabulary` ids.
 inline std::vector<std::int32_t> random_hash_table(index_t vocabulary, index_t experts, std::uint64_t seed) {

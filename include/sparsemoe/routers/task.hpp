@@ -38,4 +38,12 @@ struct StaticTaskTopK {
 using StaticTask = StaticTaskTopK<2>;
 static_assert(check_router<StaticTask>());
 
+/// Routers whose choice depends on the task alone, so that a task's sub-network is exact.
+template <class Router>
+inline constexpr bool routed_by_task = requires {
+  requires Router::level == Level::task;
+};
+template <int K>
+inline constexpr bool routed_by_task<StaticTaskTopK<K>> = true;
+
 }  // namespace sparsemoe::inline SPARSEMOE_ABI
