@@ -330,6 +330,11 @@ TEST_CASE("the generator gives the known answers of Philox4x32-10") {
            {0x408f276du, 0x41c83b0eu, 0xa20bc7c6u, 0x6d5451fdu}));
   CHECK(is(sm::Random{0x299f31d0a4093822ull, 0x13198a2eu, 0x0370734u}.draw4(sm::Purpose{4}, 0x85a308d3243f6a88ull),
            {0xd16cfe09u, 0x94fdccebu, 0x5001e420u, 0x24126ea1u}));
+  // Steps do not wrap: none of 2^32 and more draws what an earlier one drew.
+  const auto word = [](std::uint64_t step) { return sm::Random{7, step, 3}.draw4(sm::Purpose{4}, 5).v[0]; };
+  CHECK(word(0x1'0000'0000) != word(0));
+  CHECK(word(0x1'0000'0005) != word(5));
+  CHECK(word(0x2'0000'0005) != word(0x1'0000'0005));
   CHECK(sm::to_unit(0xffffffffu) < 1.0f);
   CHECK(sm::to_unit(0u) == 0.0f);
 }

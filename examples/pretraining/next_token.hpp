@@ -115,7 +115,7 @@ class NextTokenLearner final : public Learner<NextTokenBatch> {
   Model model_;
   Optimiser optimiser_;
   sparsemoe::Updater<P, sparsemoe::Cpu> update_;
-  std::uint32_t step_ = 0;
+  std::uint64_t step_ = 0;
 };
 
 /// Trains them for `steps` of `rows` windows or, if that is 0, `minutes`; prints perplexity before and after and how

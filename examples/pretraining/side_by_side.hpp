@@ -56,7 +56,7 @@ std::string shares(const char* stack, const Layers& layers) {
 }
 /// One of `n`, with replacement: a function of seed, stream, step and row.
 inline std::size_t drawn(std::uint64_t seed, std::uint32_t stream, std::int64_t step, std::size_t row, std::size_t n) {
-  const sparsemoe::Random random{seed, static_cast<std::uint32_t>(step), stream};
+  const sparsemoe::Random random{seed, static_cast<std::uint64_t>(step), stream};
   return static_cast<std::size_t>((std::uint64_t(random.draw4(sparsemoe::Purpose::sampling, row).v[0]) * n) >> 32);
 }
 

@@ -189,7 +189,7 @@ class LearnerOf final : public pretraining::Learner<Batch> {
   moe::EncoderDecoder<Spec<R>> model_;
   moe::AdamW<moe::Bf16, moe::Cpu> optimiser_;
   moe::Updater<moe::Bf16, moe::Cpu> update_;
-  std::uint32_t step_ = 0;
+  std::uint64_t step_ = 0;
 };
 
 int run(const Settings& s) {
@@ -224,7 +224,7 @@ int run(const Settings& s) {
         std::vector<Example> examples;
         for (std::size_t r = 0; r < rows; ++r)
           examples.push_back(corrupt(text[pretraining::drawn(s.seed, 1, step, r, text.size())],
-                                     {s.seed, static_cast<std::uint32_t>(step), 2}, r));
+                                     {s.seed, static_cast<std::uint64_t>(step), 2}, r));
         return batches_of(examples, rows).front();
       });
   std::printf("\nperplexity of hidden spans, %zu dev windows, %lld steps of %zu windows\n", corrupted.size(),

@@ -265,9 +265,9 @@ class TrainingRun {
     return s_.learning_rate * warm * std::max(s_.floor, 1 - progress);
   }
   /// A number for everything random in the i-th batch of the next step.
-  std::uint32_t stream(std::size_t i) const {
-    const auto streams = static_cast<std::size_t>(std::max<std::int64_t>(16, s_.accumulate));
-    return static_cast<std::uint32_t>(static_cast<std::size_t>(state_.step) * streams + i);
+  std::uint64_t stream(std::size_t i) const {
+    const auto streams = static_cast<std::uint64_t>(std::max<std::int64_t>(16, s_.accumulate));
+    return static_cast<std::uint64_t>(state_.step) * streams + i;
   }
   moe::LossSums step() {
     batches_.resize(static_cast<std::size_t>(s_.accumulate));

@@ -51,10 +51,10 @@ class Translator {
   /// losses; 0 and 0: forward only, in evaluation mode.
   /// `stream` numbers the batch for everything random in it.
   virtual sparsemoe::LossSums loss(const HostBatch& batch, double gradient_scale, double routing_scale,
-                                   std::uint32_t stream) = 0;
+                                   std::uint64_t stream) = 0;
   /// The same with a teacher, which reads the batch in evaluation mode. It has the same vocabulary and tasks.
   virtual sparsemoe::LossSums distill(const HostBatch& batch, double gradient_scale, double routing_scale,
-                                      std::uint32_t stream, const SoftTarget& soft) = 0;
+                                      std::uint64_t stream, const SoftTarget& soft) = 0;
   /// As a teacher: reads a batch in evaluation mode, and gives the logits (count, vocabulary) of target positions
   /// [first, first + count), until the next call of anything else.
   virtual void read(const HostBatch& batch) = 0;
@@ -65,7 +65,7 @@ class Translator {
   virtual sparsemoe::UpdateResult update(double learning_rate, double loss) = 0;
   /// Whether the weights are worth keeping: reads a batch as a step would, moves nothing, and returns what of its loss
   /// or gradient is not finite, or "".
-  virtual std::string probe(const HostBatch& batch, std::uint32_t stream) = 0;
+  virtual std::string probe(const HostBatch& batch, std::uint64_t stream) = 0;
   /// Steps made and skipped so far.
   virtual std::int64_t step() const = 0;
   virtual std::int64_t skipped() const = 0;

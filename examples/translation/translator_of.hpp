@@ -48,14 +48,14 @@ class TranslatorOf final : public Translator {
     return moe::list_weights(model);
   }
 
-  moe::LossSums loss(const HostBatch& b, double gradient_scale, double routing_scale, std::uint32_t stream) override {
+  moe::LossSums loss(const HostBatch& b, double gradient_scale, double routing_scale, std::uint64_t stream) override {
     begin_pass(gradient_scale, stream);
     const double scale = updater_.loss_scale();
     const auto sums = model_.loss(ctx_, batch_of(b), comm_, gradient_scale * scale, routing_scale * scale);
     end_pass();
     return sums;
   }
-  moe::LossSums distill(const HostBatch& b, double gradient_scale, double routing_scale, std::uint32_t stream,
+  moe::LossSums distill(const HostBatch& b, double gradient_scale, double routing_scale, std::uint64_t stream,
                         const SoftTarget& soft) override {
     soft.teacher->read(b);
     begin_pass(gradient_scale, stream);
@@ -95,7 +95,7 @@ class TranslatorOf final : public Translator {
     ctx_.arena.reset();
     return result;
   }
-  std::string probe(const HostBatch& b, std::uint32_t stream) override {
+  std::string probe(const HostBatch& b, std::uint64_t stream) override {
     const auto sums = loss(b, 1 / static_cast<double>(b.label_tokens), 1, stream);
     std::string cause = updater_.probe(ctx_, model_.weights, sums.loss / sums.tokens);
     ctx_.arena.reset();
@@ -184,7 +184,7 @@ class TranslatorOf final : public Translator {
       for (moe::index_t j = team.lane(); j < to.cols; j += Team::lanes) to(r, j) = static_cast<float>(from(r, j));
     }
   };
-  void begin_pass(double gradient_scale, std::uint32_t stream) {
+  void begin_pass(double gradient_scale, std::uint64_t stream) {
     ctx_.training = gradient_scale != 0;
     ctx_.random.step = stream;
   }

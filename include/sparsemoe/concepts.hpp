@@ -1,4 +1,5 @@
-// concepts.hpp -- the contracts: Precision, Backend, Router, Collective, Optimiser; each with a check_*() list.
+// concepts.hpp -- the contracts of precisions, collectives and Specs, each with a check_*() list. Those of the others
+// stand with what uses them: router_concept.hpp, backend/check_backend.hpp, optim/optimiser.hpp, testing/check_layer.hpp.
 // A checklist is a function of static_asserts, one imperative sentence for each missing item; call it under the struct
 // you write, and the compiler says what to add, on your line, on every compiler. Concepts document; checklists report.
 // Read next: router_concept.hpp for the contract of a router, nn/moe.hpp for what is done with it.

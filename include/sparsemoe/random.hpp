@@ -38,14 +38,17 @@ SPARSEMOE_HD inline float to_unit(std::uint32_t bits) { return static_cast<float
 /// A family of streams. `step` counts optimiser steps (micro-batches differ in `index`), `layer` numbers the layers.
 struct Random {
   std::uint64_t seed = 0;
-  std::uint32_t step = 0;
+  std::uint64_t step = 0;
   std::uint32_t layer = 0;
 
   SPARSEMOE_HD Draw4 draw4(Purpose purpose, std::uint64_t index) const {
-    const r123::Philox4x32::ctr_type counter = {{static_cast<std::uint32_t>(index),
-                                                 static_cast<std::uint32_t>(index >> 32), step,
-                                                 (layer << 4) | static_cast<std::uint32_t>(purpose)}};
-    const r123::Philox4x32::key_type key = {{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)}};
+    const r123::Philox4x32::ctr_type counter = {
+        {static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(index >> 32), static_cast<std::uint32_t>(step),
+         (layer << 4) | static_cast<std::uint32_t>(purpose)}};
+    // The counter has 32 bits for the step; every 2^32 steps go on under another key, so that none comes back.
+    const auto epoch = static_cast<std::uint32_t>(step >> 32) * 0x9e3779b9u;
+    const r123::Philox4x32::key_type key = {
+        {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32) + epoch}};
     const auto r = r123::Philox4x32()(counter, key);
     return {{r[0], r[1], r[2], r[3]}};
   }

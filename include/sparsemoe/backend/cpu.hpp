@@ -1,7 +1,8 @@
 // backend/cpu.hpp -- the CPU backend: Thrust's host systems run the functors and the scan, a GEMM provider multiplies.
 // Parallel over rows, and over (expert, row block, column block) tiles of products, never inside a small product. How
 // work is cut depends on shapes alone, so every thread count gives the same bits.
-// Read next: concepts.hpp for the contract, kernels/ for the functors, backend/cuda.hpp for the same verbs on a GPU.
+// Read next: backend/check_backend.hpp for the contract, kernels/ for the functors, backend/cuda.hpp for the same verbs
+// on a GPU.
 #pragma once
 
 #include <omp.h>
@@ -23,6 +24,7 @@
 #include <vector>
 
 #include "sparsemoe/arena.hpp"
+#include "sparsemoe/backend/check_backend.hpp"
 #include "sparsemoe/backend/gemm/native.hpp"
 #include "sparsemoe/random.hpp"
 #include "sparsemoe/team.hpp"
@@ -301,5 +303,6 @@ struct CpuBackend {
 /// The default: OpenMP and the native GEMM, whose bits do not depend on how a product is cut.
 using Cpu = CpuBackend<OpenMp, NativeGemm>;
 using CpuSequential = CpuBackend<Sequential, NativeGemm>;
+static_assert(check_backend<Cpu>() && check_backend<CpuSequential>());
 
 }  // namespace sparsemoe::inline SPARSEMOE_ABI

@@ -14,6 +14,7 @@
 #include <type_traits>
 
 #include "sparsemoe/arena.hpp"
+#include "sparsemoe/backend/check_backend.hpp"
 #include "sparsemoe/backend/cuda_check.hpp"
 #include "sparsemoe/backend/cuda_gemm.hpp"
 #include "sparsemoe/backend/gemm/library.hpp"
@@ -309,5 +310,7 @@ struct Cuda {
       if (cols > 0) for_each_row(ctx, rows, EpilogueRow<Epilogue>{epilogue, first_row, cols});
   }
 };
+
+static_assert(check_backend<Cuda>());
 
 }  // namespace sparsemoe::inline SPARSEMOE_ABI
