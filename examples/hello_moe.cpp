@@ -20,6 +20,7 @@
 //   add one  7164     -> 8275
 //   ...
 //   accuracy on 300 new strings: 99.7 %
+// Read next: my_router.cpp; sparsemoe.hpp for what a program can include.
 #include <cstdio>
 
 #include "toy_task.hpp"

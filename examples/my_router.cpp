@@ -15,6 +15,7 @@
 //     reverse     0   0  43  57   0   0
 //     add one     0   0   0   0  62  38
 //     accuracy 99.3 %
+// Read next: testing.hpp; five_routers.cpp.
 #include <cstdio>
 
 #include "sparsemoe/testing.hpp"

@@ -1,5 +1,5 @@
 // scoring.hpp -- BLEU and chrF of a model on a split, per direction, beside copying the source; averages as in the
-// task-MoE paper's Table 1: xx2en, en2xx, high- and low-resource. Read next: evaluate.hpp.
+// task-MoE paper's Table 1: xx2en, en2xx, high- and low-resource. Read next: validation.hpp, translate.hpp.
 #pragma once
 
 #include <algorithm>

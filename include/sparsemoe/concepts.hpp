@@ -2,7 +2,8 @@
 // stand with what uses them: router_concept.hpp, backend/check_backend.hpp, optim/optimiser.hpp, testing/check_layer.hpp.
 // A checklist is a function of static_asserts, one imperative sentence for each missing item; call it under the struct
 // you write, and the compiler says what to add, on your line, on every compiler. Concepts document; checklists report.
-// Read next: router_concept.hpp for the contract of a router, nn/moe.hpp for what is done with it.
+// Read next: precision.hpp, router_concept.hpp, backend/cpu.hpp, comm/solo.hpp and optim/optimiser.hpp for one of each;
+// nn/moe.hpp for what is done with a router.
 #pragma once
 
 #include <cmath>

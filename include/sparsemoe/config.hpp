@@ -2,7 +2,7 @@
 // was found has a name; only what exists in one of them (warp shuffles, AVX-512) stands behind an #if elsewhere.
 // Every name of the library lives in sparsemoe::SPARSEMOE_ABI, an inline namespace that differs between host and CUDA
 // translation units: passing one of our types from a .cpp to a .cu is a link error that names the type, not a crash.
-// Read next: concepts.hpp.
+// Read next: error.hpp, view.hpp.
 #pragma once
 
 // Not #error: the compiler would go on, and pages of what C++17 cannot read would follow it.

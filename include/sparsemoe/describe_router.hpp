@@ -1,5 +1,5 @@
 // describe_router.hpp -- every trait and hook of a router as the library read it, so that a misspelt one is seen: what
-// is declared, what is a default because nothing was found, and which hooks are called. Read next: router_concept.hpp,
+// is declared, what is a default because nothing was found, and which hooks are called. Read next: router_traits.hpp;
 // testing/check_router.hpp, which prints it.
 #pragma once
 

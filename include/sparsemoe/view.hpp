@@ -1,6 +1,7 @@
 // view.hpp -- Row, Matrix and Tensor: a pointer and its extents. Row-major, trivially copyable, never owning.
 // Matrix is what kernels and layers work on; Tensor is what a parameter is (a stack of matrices for experts).
-// Read next: params.hpp for what visits Tensors, backend/cpu.hpp for what runs over Matrices.
+// Read next: arena.hpp for where they lie, params.hpp for what visits Tensors, random.hpp for what fills them, team.hpp
+// for who shares a row, weight_form.hpp for weights in other forms.
 #pragma once
 
 #include <cstddef>

@@ -1,7 +1,7 @@
 // weight_form.hpp -- weights of a model that only infers, where they are not plain values: int8 with one scale an
 // output channel, and values in a mapped file at any alignment. A product reads them where they lie and rounds each to
 // the type of the model, so it gives the bits of the same weights in plain form. Read next: backend/gemm/forms.hpp for
-// the products, nn/experts.hpp for whose weights these are.
+// the products, nn/experts.hpp for whose weights these are; infer/int8.hpp and io/mapped_weights.hpp for the two forms.
 #pragma once
 
 #include <cmath>

@@ -1,5 +1,5 @@
 // pipeline.hpp -- a tokenizer.json run as the library "tokenizers" does: added tokens, normaliser, pre-tokenizer,
-// model, and the decoder on the way back. Read next: tokenizer.hpp.
+// model, and the decoder on the way back. Read next: examples/generation/tokenizer.hpp.
 #pragma once
 
 #include <algorithm>

@@ -1,8 +1,8 @@
 // backend/cpu.hpp -- the CPU backend: Thrust's host systems run the functors and the scan, a GEMM provider multiplies.
 // Parallel over rows, and over (expert, row block, column block) tiles of products, never inside a small product. How
 // work is cut depends on shapes alone, so every thread count gives the same bits.
-// Read next: backend/check_backend.hpp for the contract, kernels/ for the functors, backend/cuda.hpp for the same verbs
-// on a GPU.
+// Read next: backend/check_backend.hpp for the contract, backend/product.hpp and backend/gemm/gemm.hpp for products,
+// kernels/elementwise.hpp for functors, backend/cuda.hpp for the same verbs on a GPU.
 #pragma once
 
 #include <omp.h>

@@ -1,7 +1,8 @@
 // backend/cuda.hpp -- the CUDA backend: the verbs of backend/cpu.hpp on one GPU. Small launchers run the functors, CUB
 // scans, cuBLASLt multiplies. All of it is queued in order on the context's stream; only copies to and from the host,
 // synchronise(), and the offsets of a grouped product wait. A steady step allocates nothing.
-// Compile with nvcc, link -lcublasLt -lcublas. Read next: backend/cuda_gemm.hpp, backend/gemm/library.hpp.
+// Compile with nvcc, link -lcublasLt -lcublas. Read next: backend/cuda_check.hpp, backend/cuda_gemm.hpp,
+// backend/gemm/library.hpp.
 #pragma once
 
 #include <cuda_runtime.h>

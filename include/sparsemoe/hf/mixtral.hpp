@@ -1,6 +1,6 @@
 // hf/mixtral.hpp -- Mixtral checkpoints (Jiang et al. 2024; transformers' "mixtral"): a decoder-only model with rotary
 // positions, shared key heads, a window if asked for, and top-k experts with SwiGLU in every layer. Read next:
-// model/language_model.hpp.
+// hf/rope.hpp, model/language_model.hpp.
 #pragma once
 
 #include <string>

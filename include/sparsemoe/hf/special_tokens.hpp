@@ -1,5 +1,5 @@
 // hf/special_tokens.hpp -- which ids a checkpoint begins, ends and pads with. Every id is compared with the vocabulary
-// here, before it is an index of anything. Read next: hf/config.hpp.
+// here, before it is an index of anything. Read next: hf/generation_config.hpp.
 #pragma once
 
 #include <cstdint>

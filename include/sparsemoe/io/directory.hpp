@@ -1,6 +1,6 @@
 // directory.hpp -- checkpoint directories that appear whole or not at all, and the LATEST pointer beside them.
 // Main idea: RUN/step-120.tmp-<id>/ is filled, every file in it is fsynced, then one rename makes it RUN/step-120/.
-// Read next: manifest.hpp, which says whether a finished directory can still be believed.
+// Read next: file.hpp, file_set.hpp; manifest.hpp, which says whether a finished directory can still be believed.
 #pragma once
 
 #include <stdio.h>

@@ -1,6 +1,6 @@
 // progress.hpp -- how far a run is: a bar on a terminal, plain lines in a file or pipe.
 // Main idea: update() is called every step and decides itself whether to print, so that the loop has no conditions.
-// Read next: log.hpp, which keeps the numbers.
+// Read next: short_text.hpp; log.hpp, which keeps the numbers.
 #pragma once
 
 #include <sys/ioctl.h>

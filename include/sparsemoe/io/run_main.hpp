@@ -1,7 +1,8 @@
 // run_main.hpp -- what main() of every program is: signals, environment, one sentence for every exception, the exit
 // status, and whether standard output took what was printed.
 //   int main(int argc, char** argv) { return sparsemoe::run_main("sparsemoe-x", argc, argv, program); }
-// Read next: signals.hpp, environment.hpp; options.hpp for the command line.
+// Read next: signals.hpp, environment.hpp, standard_output.hpp, terminal.hpp; options.hpp for the command line,
+// progress.hpp for a long run.
 #pragma once
 
 #include <fcntl.h>

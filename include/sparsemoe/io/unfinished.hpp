@@ -1,7 +1,7 @@
 // unfinished.hpp -- what this process has half built on disk, so that it can be removed when the process is told to
 // end, and what processes that are gone have left, so that the next one removes it. Main idea: temporary names lie
 // beside their target as TARGET.tmp-PID-TIME; their writer holds a lock (flock) on each as long as it lives, whatever
-// its number, its container or its end. Read next: file.hpp, directory.hpp.
+// its number, its container or its end. Read next: file.hpp, directory.hpp, signals.hpp.
 #pragma once
 
 #include <fcntl.h>

@@ -1,5 +1,5 @@
 // model/stack.hpp -- what encoder and decoder stacks share: the configuration, and the feed-forward half of a layer,
-// dense or sparse by the layer's number. Read next: model/encoder.hpp, model/decoder.hpp.
+// dense or sparse by the layer's number. Read next: nn/dense.hpp, model/encoder.hpp, model/decoder.hpp.
 #pragma once
 
 #include <vector>

@@ -1,7 +1,8 @@
 // nn/attention.hpp -- multi-head attention: self, causal and cross; padding mask, sliding window; T5 position bias or
 // rotary positions; query heads that share keys (Ainslie et al. 2023, GQA); key/value cache.
 // softmax(q k^T * scale + bias + mask) v, heads side by side in the columns, products batched over (sentence, head).
-// A decoding step is the same call with one query and the cached keys. Read next: nn/block.hpp.
+// A decoding step is the same call with one query and the cached keys. Read next: nn/relative_position.hpp,
+// nn/rotation.hpp, nn/block.hpp.
 #pragma once
 
 #include "sparsemoe/kernels/elementwise.hpp"

@@ -1,7 +1,7 @@
 // nn/routing.hpp -- the gate of a sparse layer: score -> choose or assign -> capacity -> stable dispatch -> combine
 // weights -> losses, and the gradient of each. A router only chooses; it is known here through its traits alone, never
-// by name. Read next: nn/moe.hpp, which sends tokens through the experts; nn/routing_losses.hpp; kernels/routing.hpp
-// for each step.
+// by name. Read next: nn/moe_config.hpp, nn/check_choices.hpp, nn/dispatch.hpp and nn/routing_losses.hpp, its parts;
+// kernels/routing.hpp for each step; nn/moe.hpp, which sends tokens through the experts.
 #pragma once
 
 #include "sparsemoe/backend/product.hpp"

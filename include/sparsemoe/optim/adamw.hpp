@@ -1,5 +1,6 @@
 // optim/adamw.hpp -- Adam and AdamW: first and second moments of the gradient, in one pass over all parameters.
-// (Kingma & Ba 2015; Loshchilov & Hutter 2019; AMSGrad: Reddi et al. 2018). Read next: optim/adafactor.hpp.
+// (Kingma & Ba 2015; Loshchilov & Hutter 2019; AMSGrad: Reddi et al. 2018). Read next: optim/basic.hpp,
+// optim/adafactor.hpp.
 #pragma once
 
 #include <array>

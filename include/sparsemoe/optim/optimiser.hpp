@@ -1,6 +1,7 @@
 // optim/optimiser.hpp -- the optimiser's contract, and the work list that every optimiser runs over.
 // Parameters are many and mostly small, so an update is a few launches over all of them: the list of parameters is cut
-// once, by shape alone, into blocks of about equal size. Read next: optim/adamw.hpp, then optim/adafactor.hpp.
+// once, by shape alone, into blocks of about equal size. Read next: optim/adamw.hpp, then optim/adafactor.hpp;
+// optim/any_optimiser.hpp for a choice among them.
 #pragma once
 
 #include <algorithm>

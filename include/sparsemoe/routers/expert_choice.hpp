@@ -1,6 +1,7 @@
 // routers/expert_choice.hpp -- expert choice (Zhou et al. 2022, equations 1-4): each expert takes the tokens that score
 // it highest, so loads are equal by construction and a token gets from no expert to all. There is no balance loss. A
-// token's fate depends on the tokens after it: for encoders alone. Read next: kernels/order.hpp.
+// token's fate depends on the tokens after it: for encoders alone. Read next: kernels/order.hpp; routers/balanced.hpp,
+// its ancestor; routers/base.hpp.
 #pragma once
 
 #include "sparsemoe/kernels/order.hpp"

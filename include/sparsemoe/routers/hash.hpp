@@ -1,7 +1,7 @@
 // routers/hash.hpp -- hash layers (Roller et al. 2021): a fixed table from vocabulary id to expert, no gate, weight 1.
 // Tables are made once, stored in the checkpoint, and never made again from a generator: random (uniform for each id),
 // or balanced (ids by falling corpus frequency, each to the bucket that is lightest so far).
-// Read next: nn/moe.hpp.
+// Read next: routers/hash_variants.hpp for other keys, nn/multi_hash.hpp for hashes of parts; nn/moe.hpp.
 #pragma once
 
 #include <algorithm>

@@ -1,5 +1,5 @@
 // routers/no_token_left_behind.hpp -- Switch routing that sends what overflows an expert to the next best one, a few
-// times over (Fedus et al. 2021, appendix B). What is still left is dropped. Read next: routers/switch.hpp.
+// times over (Fedus et al. 2021, appendix B). What is still left is dropped. Read next: routers/expert_choice.hpp.
 #pragma once
 
 #include "sparsemoe/kernels/best.hpp"

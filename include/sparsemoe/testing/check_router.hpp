@@ -2,7 +2,8 @@
 // First that its choices are experts; then padding, permutation, slots, weights, dropped choices, empty experts, ties,
 // causality, threads, and the gradient of every loss, a StackLoss included.
 // The layer's outputs are recomputed here in plain loops. Needs no test framework: it returns a report. Read next:
-// testing/router_bench.hpp for how the layer is run, routers/top_k.hpp for a router.
+// testing/router_bench.hpp for how the layer is run, testing/layer_losses.hpp, testing/stack_bench.hpp and
+// testing/router_report.hpp; routers/top_k.hpp for a router.
 #pragma once
 
 #include <algorithm>

@@ -1,6 +1,6 @@
 // testing/router_bench.hpp -- runs one sparse layer with a router on batches that can be padded, permuted and widened,
-// and recomputes slots, weights and outputs in plain loops. Read next: testing/check_router.hpp, which asks the
-// questions.
+// and recomputes slots, weights and outputs in plain loops. Read next: testing/router_batch.hpp;
+// testing/check_router.hpp, which asks the questions.
 #pragma once
 
 #include <algorithm>

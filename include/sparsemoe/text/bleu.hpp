@@ -1,7 +1,7 @@
 // bleu.hpp -- corpus BLEU (Papineni et al., 2002) with one reference, number for number what sacreBLEU prints.
 // Main idea: the tokenizers are hand-written scans of sacreBLEU's regular expressions over code points, in their order,
 // so a score can be compared with published ones. Checked against sacreBLEU 2.6 in tests/test_metrics.cpp.
-// Read next: chrf.hpp.
+// Read next: chrf.hpp; language.hpp for the tokenizer of a language.
 #pragma once
 
 #include <algorithm>

@@ -1,6 +1,6 @@
 // utf8.hpp -- strict UTF-8: validate with a byte offset, decode to code points, encode, split like Python's str.
 // Everything that counts characters (BLEU, chrF, corpus filters) works on code points, decoded here and nowhere else.
-// Read next: bleu.hpp.
+// Read next: input.hpp, bleu.hpp.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,6 @@
 // train/update.hpp -- the end of a training step: clip the gradient, skip a step that is not finite, let the optimiser
-// move the weights, and keep the loss scale of half precision. Read next: skip_guard.hpp, optim/adafactor.hpp.
+// move the weights, and keep the loss scale of half precision. Read next: model/weights.hpp for what is updated,
+// optim/optimiser.hpp for how; train/skip_guard.hpp for many skipped steps, train/sampling.hpp for the batches.
 #pragma once
 
 #include <algorithm>

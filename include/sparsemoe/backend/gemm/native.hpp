@@ -2,7 +2,7 @@
 // op(b) is packed some panels at a time, op(a) is broadcast in place, a register tile walks k in one fixed order. So an
 // element's bits depend on its row of a and its column of b alone, never on how the product was cut: batch 1 = batch n,
 // any thread count, any expert placement. With AVX-512 BF16 two bf16 products are one instruction.
-// Read next: backend/cpu.hpp, which cuts products into tiles.
+// Read next: backend/gemm/forms.hpp; backend/cpu.hpp, which cuts products into tiles.
 #pragma once
 
 #include <algorithm>
