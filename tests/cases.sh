@@ -11,7 +11,7 @@ build=$root/build/ci
 while [ $# -gt 0 ]; do
   case $1 in
     --build) build=${2:?--build needs a directory}; shift 2 ;;
-    -h|--help) sed -n '2,7s/^# //p' "$0"; exit 0 ;;
+    -h|--help) sed -n '2,/^[^#]/{/^# SPDX-/d; s/^# \{0,1\}//p}' "$0"; exit 0 ;;
     -*) echo "unknown option $1 (--help lists them)" >&2; exit 64 ;;
     *) break ;;
   esac

@@ -16,7 +16,7 @@ for argument in "$@"; do
   case $argument in
     --full) packages+=("${full[@]}") ;;
     --list) list=yes ;;
-    -h|--help) sed -n '2,4s/^# //p' "$0"; exit 0 ;;
+    -h|--help) sed -n '2,/^[^#]/{/^# SPDX-/d; s/^# \{0,1\}//p}' "$0"; exit 0 ;;
     *) echo "unknown argument $argument" >&2; exit 2 ;;
   esac
 done

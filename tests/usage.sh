@@ -5,7 +5,7 @@ usage() {  # usage MOST "$@": at most so many arguments (any: as many as you lik
   shift
   for argument in "$@"; do
     case $argument in
-      -h|--help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$script"; exit 0 ;;
+      -h|--help) sed -n '2,/^[^#]/{/^# SPDX-/d; s/^# \{0,1\}//p}' "$script"; exit 0 ;;
       -*) echo "$script: unknown option $argument (--help says what there is)" >&2; exit 64 ;;
     esac
   done

@@ -3,7 +3,7 @@
 # Works for a sanitizer build too: a report of a sanitizer fails the check that caused it.
 set -uo pipefail
 case ${1:-} in
-  -h|--help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  -h|--help) sed -n '2,/^[^#]/{/^# SPDX-/d; s/^# \{0,1\}//p}' "$0"; exit 0 ;;
 esac
 program=$(realpath "${1:?usage: $0 PROGRAM}")
 name_of_program=$(basename "$program")
