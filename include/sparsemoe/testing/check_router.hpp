@@ -2,8 +2,8 @@
 // First that its choices are experts; then padding, permutation, slots, weights, dropped choices, empty experts, ties,
 // causality, threads, and the gradient of every loss, a StackLoss included.
 // The layer's outputs are recomputed here in plain loops. Needs no test framework: it returns a report. Read next:
-// testing/router_bench.hpp for how the layer is run, testing/layer_losses.hpp, testing/stack_bench.hpp and
-// testing/router_report.hpp; routers/top_k.hpp for a router.
+// testing/router_bench.hpp for how the layer is run, testing/router_gradients.hpp, testing/router_report.hpp;
+// routers/top_k.hpp for a router.
 #pragma once
 
 #include <algorithm>
@@ -14,10 +14,9 @@
 
 #include "sparsemoe/describe_router.hpp"
 #include "sparsemoe/testing/check_layer.hpp"
-#include "sparsemoe/testing/layer_losses.hpp"
 #include "sparsemoe/testing/router_bench.hpp"
+#include "sparsemoe/testing/router_gradients.hpp"
 #include "sparsemoe/testing/router_report.hpp"
-#include "sparsemoe/testing/stack_bench.hpp"
 
 namespace sparsemoe::inline SPARSEMOE_ABI {
 
@@ -59,8 +58,9 @@ class RouterCheck {
     losses(ragged);
     causality();
     same_bits(ragged);
-    gradients(ragged);
-    stack_loss(ragged);
+    check_gradients(bench_, tight(), ragged, report_);
+    if constexpr (requires { typename Router::StackLoss; })
+      check_stack_loss<Router, B>(router_, o_, tight(), ragged, report_);
   }
   MoeConfig config() const { return bench_.config(); }
   MoeConfig tight(index_t group = 0) const {  // about half of what is asked for fits
@@ -337,57 +337,6 @@ class RouterCheck {
     for (const int threads : {2, 4})
       report_.add(join(threads, " threads give the bits of one"),
                   one.same_bits(bench_.run(busy, many, {.training = true, .threads = threads})));
-  }
-
-  /// All at once; if that fails, each alone, so that the wrong one is named.
-  void gradients(const RouterBatch& batch) {
-    MoeConfig c = tight();
-    c.jitter = Traits::level == Level::token ? 0.1 : 0;
-    report_.gradient = bench_.gradient(c, batch);
-    std::string names;
-    for (const LayerLoss& loss : layer_losses<Router>()) names += join(names.empty() ? "" : ", ", loss.name);
-    report_.add("gradients of outputs, combine weights and routing losses" + (names.empty() ? "" : " (" + names + ")"),
-                report_.gradient.passed(), report_.gradient.text());
-    if (report_.gradient.passed()) return;
-    MoeConfig none = c;
-    clear_losses(none);
-    const LayerReport outputs = bench_.gradient(none, batch, {.most = 40});
-    report_.add(Traits::gate == Gate::own
-                    ? "gradient of outputs and combine weights: weigh_backward() is the slope of weigh()"
-                    : "gradient of outputs and combine weights",
-                outputs.passed(), outputs.text());
-    if (!outputs.passed()) return;
-    for (const LayerLoss& loss : layer_losses<Router>()) {
-      MoeConfig one = none;
-      one.*loss.coefficient = c.*loss.coefficient;
-      const LayerReport alone = bench_.gradient(one, batch, {.most = 40});
-      report_.add(join("gradient of the ", loss.name, " loss"), alone.passed(), alone.text());
-    }
-  }
-  /// StackLoss over two sparse layers. One that refuses the batch's balance scope is tried with that of sequences.
-  void stack_loss([[maybe_unused]] const RouterBatch& batch) {
-    if constexpr (requires { typename Router::StackLoss; }) {
-      MoeConfig c = tight();
-      clear_losses(c);
-      c.balance_coefficient = config().balance_coefficient;
-      std::string refused;
-      for (const LossScope scope : {LossScope::global, LossScope::sequence}) {
-        c.balance_scope = scope;
-        try {
-          const StackBench<Router, B> bench(router_, o_, c);
-          const LayerReport slopes = bench.slopes(batch), all = bench.gradient(batch, {.most = 40});
-          report_.add("StackLoss: its slopes (coefficient, dcombine) are those of its value",
-                      slopes.worst <= slopes.tolerance, slopes.text());
-          report_.add("StackLoss: gradients of two sparse layers and the loss over both", all.passed(), all.text());
-          return;
-        } catch (const RouterError&) {
-          throw;
-        } catch (const Error& e) {
-          refused += join(refused.empty() ? "" : "; ", e.what());
-        }
-      }
-      report_.add("StackLoss: it can be run over two sparse layers", false, refused);
-    }
   }
 
   Router router_;
