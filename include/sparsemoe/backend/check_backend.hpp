@@ -1,20 +1,20 @@
 // backend/check_backend.hpp -- the contract of a backend: memory, a context, and the verbs that every layer is made of.
 // A backend is a struct of static functions; whoever writes one puts  static_assert(check_backend<Mine>());  under it.
 //
-// | verb | what it does | what it promises |
-// |---|---|---|
-// | allocate, deallocate | bytes of the backend's memory, aligned to 256 or more; throws std::bad_alloc | uninitialised
-// | | copy, copy_to_host, copy_from_host | n elements; host memory may be reused when it returns | in order of the
-// context | | zero | n elements of zero bits | in order | | synchronise | waits for all that was asked of a context |
-// errors of earlier work surface here | | will_need | a hint that bytes of a mapped file are wanted soon (host memory
-// only) | may do nothing | | for_each_index | f(i) for i in [0, n), any order; f is trivially copyable | an index's
-// result depends on i alone | | for_each_row | f(team, r) for r in [0, rows): a team's lanes share a row | the same
-// bits for any number of threads | | exclusive_scan | out[i] = in[0] + ... + in[i - 1], int32 | exact | | gemm | c =
-// alpha op(a) op(b) (+ c), then an epilogue on each row of each tile | an element's bits depend on its row | | | | of a
-// and column of b alone, if the provider is row-invariant | | grouped_gemm | rows [offsets[g], offsets[g + 1]) of c =
-// those of a times op(b[g]); b in any form of weights | as gemm | | grouped_gemm_transposed | c[g] += a[rows of g]^T
-// b[rows of g]; a group without rows leaves c[g] | as gemm | | batched_gemm | outer x inner products of one shape, each
-// item found by its steps | as gemm |
+//   allocate, deallocate      bytes of the backend's memory, aligned to 256 or more, uninitialised; std::bad_alloc
+//   copy, copy_to_host,       n elements, in order of the context; host memory may be reused when it returns
+//   copy_from_host
+//   zero                      n elements of zero bits, in order
+//   synchronise               waits for all that was asked of a context; errors of earlier work surface here
+//   will_need                 bytes of a mapped file are wanted soon (host memory only); may do nothing
+//   for_each_index            f(i) for i in [0, n), any order; f is trivially copyable, a result depends on i alone
+//   for_each_row              f(team, r) for r in [0, rows): a team's lanes share a row; the same bits for any threads
+//   exclusive_scan            out[i] = in[0] + ... + in[i - 1], int32, exact
+//   gemm                      c = alpha op(a) op(b) (+ c), then an epilogue on each row of each tile; an element's bits
+//                             depend on its row of a and column of b alone, if the provider is row-invariant
+//   grouped_gemm              rows [offsets[g], offsets[g + 1]) of c = those of a times op(b[g]), b in any form
+//   grouped_gemm_transposed   c[g] += a[rows of g]^T b[rows of g]; a group without rows leaves c[g] as it is
+//   batched_gemm              outer x inner products of one shape, each item found by its steps
 //
 // Reading a result on the host needs copy_to_host or synchronise: a device works behind the caller.
 // Read next: backend/cpu.hpp, which is the reference for all of them.
