@@ -325,6 +325,28 @@ TEST_CASE("corpus and machine are those of the last start; what is not there is 
   CHECK(report({{"log.jsonl", ""}}).find("Corpus and machine") == std::string::npos);
 }
 
+TEST_CASE("warnings, resumes with what they changed, and a divergence are on the page") {
+  const std::string log = R"({"kind":"train","step":5,"loss":3.5,"seconds":1,"tokens":50,"skipped":5})"
+                          "\n"
+                          R"({"kind":"resume","step":5,"changed":{"learning_rate":{"before":0.001,"now":1e30}}})"
+                          "\n"
+                          R"({"kind":"warning","step":6,"text":"step 6 is <skipped>"})"
+                          "\n"
+                          R"({"kind":"diverged","step":25,"text":"20 steps in a row were skipped"})"
+                          "\n";
+  const std::string html = report({{"log.jsonl", log}});
+  for (const char* part : {"resumed with learning_rate: 0.001, now 1e+30", "warning: step 6 is &lt;skipped&gt;",
+                           "20 steps in a row were skipped", "<dt>diverged</dt><dd>at step 25</dd>"}) {
+    INFO(part);
+    CHECK(html.find(part) != std::string::npos);
+  }
+  const std::string went_on = report({{"log.jsonl", log + R"({"kind":"resume","step":5,"changed":{}})"
+                                                          "\n"}});
+  CHECK(went_on.find("<dt>diverged</dt>") == std::string::npos);
+  CHECK(went_on.find("resumed, nothing changed") != std::string::npos);
+  CHECK(report({{"log.jsonl", ""}}).find("<dt>log</dt><dd>without a record</dd>") != std::string::npos);
+}
+
 TEST_CASE("an empty, damaged or hostile log still gives a page") {
   CHECK(report({{"log.jsonl", ""}}).find("Training report") != std::string::npos);
   const std::string hostile = Json(escape_xml(kHostile)).dump();

@@ -33,8 +33,7 @@ struct ExtractOptions {
 class WeightsFile {
  public:
   /// `list` are the model's leaves: what the file's tensors are is asked of them.
-  WeightsFile(const fs::path& path, const std::vector<moe::ParamInfo>& list)
-      : reader_(path), file_(moe::File::open_read(path)) {
+  WeightsFile(const fs::path& path, const std::vector<moe::ParamInfo>& list) : reader_(path) {
     std::map<std::string, const moe::ParamInfo*> of_model;
     for (const auto& p : list) of_model[p.name] = &p;
     for (const auto& info : reader_.tensors()) {
@@ -64,12 +63,7 @@ class WeightsFile {
     moe::require(first >= 0 && count >= 0 && static_cast<std::uint64_t>(first + count) <= info.elements(),
                  reader_.path().string(), ": tensor '", name, "' has ", info.elements(),
                  " elements, expected at least ", first + count);
-    const auto begin = static_cast<std::uint64_t>(first), n = static_cast<std::uint64_t>(count);
-    const std::uint64_t at = reader_.data_offset() + info.offset_begin + begin * moe::dtype_bytes(info.dtype);
-    if (info.dtype == moe::DType::kF32) return file_.read_at(at, to, n * sizeof(float));
-    std::vector<moe::bf16> narrow(static_cast<std::size_t>(count));
-    file_.read_at(at, narrow.data(), n * sizeof(moe::bf16));
-    for (std::size_t i = 0; i < narrow.size(); ++i) to[i] = static_cast<float>(narrow[i]);
+    moe::read_values(reader_, info, static_cast<std::uint64_t>(first), static_cast<std::uint64_t>(count), to);
   }
 
   std::vector<moe::ParamInfo> leaves;  // by name
@@ -77,7 +71,6 @@ class WeightsFile {
 
  private:
   moe::SafetensorsReader reader_;
-  moe::File file_;
 };
 
 /// For sentences about a model: "token in the encoder and task in the decoder".
@@ -392,10 +385,8 @@ class Extraction {
     }
     for (const auto& plan : plans_)
       for (const auto& l : plan.layers) {
-        moe::Json layer = {{"stack", name_of(plan.stack)},
-                           {"layer", l.layer},
-                           {"experts", l.experts},
-                           {"kept", l.kept}};
+        moe::Json layer = {
+            {"stack", name_of(plan.stack)}, {"layer", l.layer}, {"experts", l.experts}, {"kept", l.kept}};
         if (!l.weight.empty()) {
           moe::Json tasks = moe::Json::object();
           const auto k = static_cast<std::size_t>(plan.choices);

@@ -77,6 +77,7 @@ class TrainingRun {
                                                    data_->lengths());
     sampler_->seek(state_.sampler);
     moe::Progress progress(state_.step, s_.steps);
+    lock_->require_in_place();
     TrainingLog log(run_ / "log.jsonl", state_.step, progress);
     begin(log);
     Validation validation(*model_, file_, *data_, s_);
@@ -86,7 +87,8 @@ class TrainingRun {
     auto saved = Clock::now();
     bool due = false;
     double window_start = earlier;
-    while (state_.step < s_.steps && !out_of_time() && stop_signal() == 0) {
+    bool ended = state_.step >= s_.steps || out_of_time();
+    while (!ended && stop_signal() == 0) {
       const double rate = learning_rate();
       const auto sums = step();
       const auto result = model_->update(rate, sums.loss / sums.tokens);
@@ -96,12 +98,14 @@ class TrainingRun {
       log.add(sums, result.skipped);
       progress.update(state_.step, static_cast<double>(state_.tokens - earlier_tokens), sums.loss / sums.tokens,
                       s_.minutes > 0 ? std::max(0.0, 60 * s_.minutes - state_.seconds) : -1);
-      note_skip(result, log);
-      if (state_.step % s_.log_every == 0) {
+      warn_of_skip(result, log);
+      ended = state_.step >= s_.steps || out_of_time() || guard_.diverged();
+      if (state_.step % s_.log_every == 0 || ended) {
         log.write_train(state_, rate, result, *model_, sums, state_.seconds - window_start, hooks_->soft() != nullptr);
         window_start = state_.seconds;
         log.warn_of_collapse(state_.step, model_->statistics(), batches_.back().rows);
       }
+      if (guard_.diverged()) give_up(log);
       if (state_.step % s_.validate_every == 0) validate(validation, log, progress);
       due = due || state_.step % s_.checkpoint_every == 0 || seconds_since(saved) > 60 * s_.checkpoint_minutes;
       if (due && checkpoint(log)) saved = Clock::now(), due = false;
@@ -131,15 +135,15 @@ class TrainingRun {
               ". is sparse): its router, ", router, ", is not used");
   }
   void check(bool resume, bool has_hooks) const {
+    const bool exists = fs::exists(run_ / "settings.json");
+    moe::require(!resume || s_.out.empty() || exists, run_.string(), ": there is no run to resume");
     s_.check();
     moe::require(!s_.corpus.empty(), "train: give --corpus DIR, made by the corpus command");
     moe::require(!s_.out.empty(), "train: give --out RUN, the directory of the run");
     moe::require(!fs::exists(run_) || fs::is_directory(run_), run_.string(),
                  ": is not a directory; --out names the directory of the run");
-    const bool exists = fs::exists(run_ / "settings.json");
     moe::require(resume || !exists, run_.string(),
                  ": there is a run already; add --resume to go on with it, or choose another --out");
-    moe::require(!resume || exists, run_.string(), ": there is no run to resume");
     moe::require(!resume || has_hooks || !fs::exists(run_ / kDistillFile), run_.string(),
                  ": this run learns from a teacher; go on with it by distill --resume");
     fs::path there = fs::absolute(run_);
@@ -166,7 +170,7 @@ class TrainingRun {
   /// Where the run goes on, and what is other than it was; nothing if it was stopped before its first checkpoint.
   void find_checkpoint() {
     from_ = moe::find_checkpoint(run_);
-    if (!from_) return;
+    if (!from_) return moe::say(run_.string(), ": there is no checkpoint; the run begins again from its first step");
     for (const auto& sentence : from_->refused) moe::warn(sentence);
     TrainSettings before;
     moe::load_config(run_ / "settings.json", before);
@@ -301,10 +305,12 @@ class TrainingRun {
     if (!records.empty() && data_->dev_count() > 0) progress.message(validation.text());
   }
 
-  /// Warns of the first of each row of skipped steps; after too many the run ends.
-  void note_skip(const moe::UpdateResult& result, TrainingLog& log) {
+  /// Warns of the first of each row of skipped steps.
+  void warn_of_skip(const moe::UpdateResult& result, TrainingLog& log) {
     if (const std::string text = guard_.note(state_.step, result); !text.empty()) log.warn(state_.step, text);
-    if (!guard_.diverged()) return;
+  }
+  /// After too many in a row the run ends.
+  [[noreturn]] void give_up(TrainingLog& log) const {
     log.write({{"kind", "diverged"}, {"step", state_.step}, {"text", guard_.sentence()}});
     diverged(guard_.sentence());
   }

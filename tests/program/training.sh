@@ -87,6 +87,19 @@ fresh_divergence() {
   said "$what" 'diverged.*there is no checkpoint yet: begin again with a smaller --learning-rate'
 }
 fresh_divergence "init_scale" --init-scale 1e300
+ok "a report of a diverged run" "$program" report --run fresh --out fresh.html
+check "it says so" bash -c "grep -q 'diverged' fresh.html && grep -q 'warning: step' fresh.html"
+check "the steps that were made are in the log" bash -c "grep '\"kind\":\"train\"' fresh/log.jsonl | tail -n 1 | grep -q '\"skipped\":20,'"
+
+# --- a run shorter than --log-every still has its numbers; what stands in the place of a log
+equal "the last step is in the log" "$(record good train | tail -n 1 | field step)" 10
+mkdir piped && mkfifo piped/log.jsonl
+refuse "a pipe for a log" 'piped/log.jsonl: not a regular file' timeout 60 "$program" train --corpus corpus --config small.json --out piped --steps 2
+cp -r good empty && rm -rf empty/step-*
+ok "no checkpoint is left" train --out empty --resume --steps 4
+said "no checkpoint is left" '^empty: there is no checkpoint; the run begins again from its first step$'
+rm empty/settings.json
+refuse "no settings are left" 'empty: there is no run to resume' "$program" train --out empty --resume
 fresh_divergence "balance_loss" --balance-loss 1e300
 for optimiser in adamw adafactor factored_adam; do
   for precision in fp32 bf16; do

@@ -75,8 +75,11 @@ class File {
   }
   /// Fails if `path` exists.
   static File create(const std::filesystem::path& path) { return File(path, O_WRONLY | O_CREAT | O_EXCL, "create"); }
+  /// Does not wait for the reader of a named pipe.
   static File open_append(const std::filesystem::path& path) {
-    return File(path, O_WRONLY | O_CREAT | O_APPEND, "open for appending");
+    struct stat info {};
+    if (::stat(path.c_str(), &info) == 0 && S_ISFIFO(info.st_mode)) fail_file(path, "not a regular file");
+    return File(path, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK, "open for appending");
   }
   static File open_write(const std::filesystem::path& path) { return File(path, O_WRONLY, "open for writing"); }
 

@@ -1,6 +1,7 @@
 // run_log.hpp -- a run's log.jsonl as curves and tables: what the trainer wrote, gathered by stack and layer.
 // Main idea: absent, null or mistyped numbers become NaN (a gap), so that a report can be made of any log, old or cut.
-// Records: "start", "train", "validation", "usage"; their fields are those read below. Read next: training_report.hpp.
+// Records: "start", "resume", "train", "validation", "usage", "warning", "diverged"; their fields are those read below.
+// Read next: training_report.hpp.
 #pragma once
 
 #include <cmath>
@@ -82,6 +83,14 @@ struct RunLog {
   std::size_t records = 0, damaged = 0;
   Json start = Json::object();  // of the last run into this log: machine, corpus, what was left out
   std::size_t starts = 0;
+  /// A sentence and the step that it is about.
+  struct Note {
+    std::int64_t step = -1;
+    std::string text;
+  };
+  std::vector<Note> warnings;
+  std::vector<Note> resumes;  // with the options that were changed
+  Note diverged;              // no text: it did not
 };
 
 namespace detail {
@@ -156,6 +165,21 @@ inline void add_validation(RunLog& log, const Json& r) {
     for (const char* key : {"bleu", "chrf", "loss"}) log.directions[name][key] = number_at(scores, key);
 }
 
+/// "learning_rate: 0.001, now 0.0001; ..." of a resume.
+inline std::string changes_of(const Json& r) {
+  std::string text;
+  const auto changed = r.find("changed");
+  if (changed == r.end() || !changed->is_object()) return text;
+  const auto shown = [](const Json& change, const char* key) {
+    const auto at = change.is_object() ? change.find(key) : change.end();
+    return change.is_object() && at != change.end() ? at->dump(-1, ' ', false, Json::error_handler_t::replace)
+                                                    : std::string("?");
+  };
+  for (const auto& [key, change] : changed->items())
+    text += (text.empty() ? "" : "; ") + key + ": " + shown(change, "before") + ", now " + shown(change, "now");
+  return text;
+}
+
 /// A record whose counts do not fit its tasks is left out: a wrong heat map is worse than none.
 inline void add_usage(RunLog& log, const Json& r) {
   UsageLog usage{record_step(r), text_at(r, "router"), {}, {}};
@@ -183,6 +207,10 @@ inline RunLog read_run_log(const std::filesystem::path& path) {
     if (kind == "validation") detail::add_validation(log, r);
     if (kind == "usage") detail::add_usage(log, r);
     if (kind == "start") log.start = r, ++log.starts;
+    if (kind == "warning") log.warnings.push_back({record_step(r), detail::text_at(r, "text")});
+    if (kind == "resume") log.resumes.push_back({record_step(r), detail::changes_of(r)});
+    if (kind == "diverged") log.diverged = {record_step(r), detail::text_at(r, "text")};
+    if (kind == "resume") log.diverged = {};
   });
   log.damaged += end.damaged;
   return log;

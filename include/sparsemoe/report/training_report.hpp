@@ -61,7 +61,28 @@ inline void add_summary(HtmlReport& page, const RunLog& log) {
   best("best BLEU", best_bleu, best_bleu_step, 2);
   if (log.skipped > 0) facts.emplace_back("skipped steps", digits(log.skipped, 0));
   if (log.damaged > 0) facts.emplace_back("damaged log lines", std::to_string(log.damaged));
+  if (log.records == 0) facts.emplace_back("log", "without a record");
+  if (!log.diverged.text.empty()) facts.emplace_back("diverged", "at step " + std::to_string(log.diverged.step));
   page.key_values(facts);
+}
+
+/// What went wrong, and where the run was taken up again.
+inline void add_events(HtmlReport& page, const RunLog& log) {
+  constexpr std::size_t kMost = 40;
+  Table events{{"step", "what happened"}, {}};
+  const auto add = [&](const RunLog::Note& note, const std::string& text) {
+    events.rows.push_back({std::to_string(note.step), text});
+  };
+  for (const auto& note : log.resumes)
+    add(note, "resumed" + (note.text.empty() ? std::string(", nothing changed") : " with " + note.text));
+  for (std::size_t i = 0; i < std::min(kMost, log.warnings.size()); ++i)
+    add(log.warnings[i], "warning: " + log.warnings[i].text);
+  if (log.warnings.size() > kMost)
+    add(log.warnings.back(), "and " + std::to_string(log.warnings.size() - kMost) + " warnings more, in log.jsonl");
+  if (!log.diverged.text.empty()) add(log.diverged, log.diverged.text);
+  if (events.rows.empty()) return;
+  page.section("Resumes and warnings");
+  page.table(events);
 }
 
 /// "left_out" -> "left out"
@@ -277,6 +298,7 @@ inline void write_training_report(const std::filesystem::path& run_dir, const st
 
   HtmlReport page("Training report: " + run_name(run_dir), "written by sparsemoe " SPARSEMOE_VERSION);
   detail::add_summary(page, log);
+  detail::add_events(page, log);
   detail::add_run_facts(page, log, config);
   detail::add_curves(page, log);
   if (!log.layers.empty()) {
