@@ -3,6 +3,8 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "sparsemoe/backend/cpu.hpp"
@@ -43,7 +45,8 @@ struct Example {
   Solo solo;
   Model model;
   Example(index_t kv_heads, double theta, index_t window, int threads = 1)
-      : ctx(threads), model(ctx, config_of(kv_heads, theta, window), false) {
+      : Example(config_of(kv_heads, theta, window), threads) {}
+  explicit Example(const LanguageModelConfig& config, int threads = 1) : ctx(threads), model(ctx, config, false) {
     model.weights.initialise(ctx, 5);
     // Logits that differ enough for a search to have something to find.
     std::vector<float> w = model.weights.get(ctx);
@@ -148,6 +151,32 @@ TEST_CASE("prompts of different lengths in one batch go on as each alone, greedy
           CHECK(alone[0][0].tokens.at(0) == std::max_element(last, logits.end()) - last);
         }
       }
+    }
+  }
+}
+
+TEST_CASE("where positions depend on the length of a text, a prompt is read as the whole text it is") {
+  const RotaryScaling grown{.growth = 2, .limit = 5};
+  const RotaryScaling longer{.frequencies = {1, 0.1, 0.01}, .beyond = {0.5, 0.3, 0.2}, .limit = 5};
+  for (const RotaryScaling& scaling : {grown, longer}) {
+    CAPTURE(scaling.growth);
+    LanguageModelConfig config = config_of(2, 50, 0);
+    config.decoder.rotary = scaling;
+    Example e(config);
+    SearchOptions options;
+    options.begin = 1, options.end = -1, options.max_length = 1;
+    const std::vector<std::vector<std::int32_t>> prompts = {text(5, 3), text(6, 4), text(1, 5), text(9, 6), text(7, 7)};
+    const SearchResult found = search(e.ctx, e.model, e.solo, Batch(prompts).tokens(), options);
+    for (std::size_t s = 0; s < prompts.size(); ++s) {
+      CAPTURE(s);
+      const Batch one({prompts[s]});
+      std::vector<float> logits(static_cast<std::size_t>(one.cols * 40));
+      e.model.logits(e.ctx, one.tokens(), e.solo, {logits.data(), one.cols, 40});
+      const auto last = logits.end() - 40, best = std::max_element(last, logits.end());
+      double sum = 0;
+      for (auto z = last; z != logits.end(); ++z) sum += std::exp(static_cast<double>(*z) - static_cast<double>(*best));
+      CHECK(found[s][0].tokens.at(0) == best - last);
+      CHECK(found[s][0].score == doctest::Approx(-std::log(sum)).epsilon(1e-4));
     }
   }
 }

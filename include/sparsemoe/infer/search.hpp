@@ -118,7 +118,8 @@ class Search {
     options.check(vocabulary);
     return options;
   }
-  /// All but the last token of each prompt at once; the last is fed by the first step.
+  /// All but the last token of each prompt at once; the last is fed by the first step. Positions are those of the whole
+  /// prompt, where they depend on its length.
   void read_prompts(const Tokens& source) {
     const auto at = [](index_t n) { return static_cast<std::size_t>(n); };
     const index_t n = source.sentences, length = source.length;
@@ -156,7 +157,7 @@ class Search {
     std::uint8_t* device_valid = ctx_.arena.template take<std::uint8_t>(n * read);
     B::copy_from_host(ctx_, device_ids, first.data(), n * read);
     B::copy_from_host(ctx_, device_valid, real.data(), n * read);
-    model_.prefill(ctx_, {n, read, device_ids, device_valid, source.task, 0, nullptr}, comm_);
+    model_.prefill(ctx_, {n, read, device_ids, device_valid, source.task, 0, nullptr, nullptr, 1}, comm_);
   }
   void feed(index_t rows) {
     for (index_t r = 0; r < rows; ++r) {

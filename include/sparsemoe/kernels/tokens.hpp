@@ -17,6 +17,7 @@ struct Tokens {
   index_t position = 0;                     // of column 0: more than 0 in step-by-step decoding
   const std::int32_t* previous = nullptr;   // (T) ids before these, for a decoding step; null: the column to the left
   const std::int32_t* positions = nullptr;  // (sentences) of column 0, where they differ; `position` is the largest
+  index_t following = 0;  // tokens of each sentence that the next step feeds: its length is known beyond this batch
   index_t count() const { return sentences * length; }
   /// Position of token t in its sentence.
   SPARSEMOE_HD index_t place(index_t t) const {

@@ -53,7 +53,7 @@ struct RotationRow {
   }
 };
 /// The same with RotaryScaling; rows are columns of the batch, or all its tokens where angles depend on the length of
-/// the sentence: the place of its last valid token + 1.
+/// the sentence: the place of its last valid token + 1, and what follows it (Tokens::following).
 template <class C>
 struct ScaledRotationRow {
   Tokens tokens;
@@ -82,8 +82,8 @@ struct ScaledRotationRow {
   SPARSEMOE_HD index_t sentence_length(index_t i) const {
     const index_t first = every_token ? i / tokens.length * tokens.length : 0;
     for (index_t t = first + tokens.length; every_token && t-- > first;)
-      if (tokens.valid == nullptr || tokens.valid[t] != 0) return tokens.place(t) + 1;
-    return tokens.place(i) + 1;
+      if (tokens.valid == nullptr || tokens.valid[t] != 0) return tokens.place(t) + 1 + tokens.following;
+    return tokens.place(i) + 1 + tokens.following;
   }
 };
 /// Turns the heads of row r of x, in place, by the angles of row r mod rows of the table; by -1 times them with
