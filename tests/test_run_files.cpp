@@ -51,7 +51,7 @@ TEST_CASE("every number of the settings has a range, and products do not overflo
   s.steps = 100000000, s.accumulate = 65536;
   CHECK(has(refusal([&] { s.check(); }), "steps times accumulate"));
   s = {};
-  s.model.experts = 1;
+  s.model.stack.moe.experts = 1;
   CHECK(has(refusal([&] { s.check(); }), "experts must be at least 2 for token routing in the encoder"));
   s.model.encoder_router = s.model.decoder_router = "switch";
   CHECK(refusal([&] { s.check(); }) == "");

@@ -86,12 +86,13 @@ inline ModelFile student_of(const ModelFile& teacher) {
     std::vector<std::int64_t> hidden;
     for (std::size_t l = 0; l < s.hidden.size(); ++l)
       hidden.push_back(s.hidden[l] * (s.experts[l] > 0 ? std::min<std::int64_t>(s.experts[l], s.traits().choices) : 1));
-    if (std::all_of(hidden.begin(), hidden.end(), [&](auto h) { return h == teacher.model.hidden; })) hidden.clear();
+    if (std::all_of(hidden.begin(), hidden.end(), [&](auto h) { return h == teacher.model.stack.hidden; }))
+      hidden.clear();
     (encoder ? student.encoder_hidden : student.decoder_hidden) = hidden;
   }
   ModelSettings& m = student.model;
   m.encoder_router = m.decoder_router = moe::router_name<moe::Dense>();
-  m.capacity_factor = m.eval_capacity_factor = 0;
+  m.stack.moe.capacity_factor = m.stack.moe.eval_capacity_factor = 0;
   return student;
 }
 
@@ -149,7 +150,7 @@ class DistillCommand final : private TrainingHooks {
   /// The settings of the student's run.
   void choose_student() {
     if (!o_.precision.empty()) student_.model.precision = o_.precision;
-    if (o_.dropout >= 0) student_.model.dropout = o_.dropout;
+    if (o_.dropout >= 0) student_.model.stack.dropout = o_.dropout;
     if (o_.label_smoothing >= 0) student_.model.label_smoothing = o_.label_smoothing;
     train_.model = student_.model;
     if (train_.tokenizer.empty()) train_.tokenizer = (directory_ / "spm.model").string();

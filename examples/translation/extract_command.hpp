@@ -87,9 +87,9 @@ inline const char* name_of(moe::InStack stack) { return stack == moe::InStack::e
 /// What plan_stack asks of a stack: layers, widths, experts and tasks.
 inline moe::StackConfig sizes_of(const StackSettings& s, const ModelFile& file) {
   moe::StackConfig c;
-  c.layers = s.layers, c.width = file.model.width, c.hidden = file.model.hidden;
+  c.layers = s.layers, c.width = file.model.stack.width, c.hidden = file.model.stack.hidden;
   c.experts_of_layer = s.experts, c.hidden_of_layer = s.hidden;
-  c.moe.experts = file.model.experts;
+  c.moe.experts = file.model.stack.moe.experts;
   c.moe.tasks = static_cast<moe::index_t>(file.tasks.size());
   return c;
 }
@@ -276,12 +276,9 @@ class Extraction {
       return;
     }
     if (s.traits().by_task) {
-      plan = moe::with_router(s.router, [&](auto by_task) -> moe::StackPlan {
-        using R = decltype(by_task);
-        if constexpr (moe::routed_by_task<R>)
-          return moe::plan_stack<R, float>(stack, config, numbers_, fold, read);
-        else
-          return {};
+      plan = moe::with_router(s.router, [&]<class R>(R) -> moe::StackPlan {
+        if constexpr (moe::routed_by_task<R>) return moe::plan_stack<R, float>(stack, config, numbers_, fold, read);
+        return {};
       });
     } else if (!o_.prune.empty() && s.traits().gated) {
       plan = prune_plan(s);
@@ -294,7 +291,8 @@ class Extraction {
     const moe::StackConfig after = moe::extracted_config(config, plan, static_cast<moe::index_t>(o_.tasks.size()));
     experts = after.experts_of_layer, hidden = after.hidden_of_layer;
     if (moe::named_router(router).dense()) experts.clear();
-    if (std::all_of(hidden.begin(), hidden.end(), [&](auto h) { return h == file_.model.hidden; })) hidden.clear();
+    const auto usual = [&](auto h) { return h == file_.model.stack.hidden; };
+    if (std::all_of(hidden.begin(), hidden.end(), usual)) hidden.clear();
     const char* what = plan.routing == moe::SubRouting::folded ? "folded into dense layers"
                        : plan.routing == moe::SubRouting::gate ? "pruned by usage"
                                                                : "exact";

@@ -16,6 +16,7 @@
 #include "sparsemoe/error.hpp"
 #include "sparsemoe/io/json_config.hpp"
 #include "sparsemoe/model/by_name.hpp"
+#include "sparsemoe/model/stack_config.hpp"
 #include "sparsemoe/optim/schedule.hpp"
 
 namespace nmt {
@@ -42,14 +43,16 @@ struct ModelSettings {
   std::string precision = "bf16";
   std::string encoder_router{moe::router_name<moe::TopK<2>>()}, decoder_router{moe::router_name<moe::Task>()};
   std::string task = "target";
-  std::int64_t encoder_layers = 3, decoder_layers = 3, width = 256, heads = 4, hidden = 1024;
-  std::int64_t experts = 8, sparse_every = 2;
+  std::int64_t encoder_layers = 3, decoder_layers = 3;
   std::string hash_table = "balanced";
-  bool relative_positions = false;
-  double capacity_factor = 0, eval_capacity_factor = 0;
-  std::int64_t group = 0;
-  double balance_loss = 0.01, z_loss = 0.001, jitter = 0.01;
-  double dropout = 0.1, expert_dropout = 0, label_smoothing = 0.1, init_scale = 1;
+  double label_smoothing = 0.1;
+  moe::StackConfig stack = [] {  // what both stacks have
+    moe::StackConfig c;
+    c.dropout = 0.1;
+    c.moe.z_coefficient = 0.001;
+    c.moe.jitter = 0.01;
+    return c;
+  }();
 
   template <class F>
   void visit(F&& f) {
@@ -61,28 +64,21 @@ struct ModelSettings {
     f("task", task, "what a task is: target (the target language) or pair (source and target language)");
     f("encoder_layers", encoder_layers, "layers of the encoder");
     f("decoder_layers", decoder_layers, "layers of the decoder");
-    f("width", width, "model width");
-    f("heads", heads, "attention heads");
-    f("hidden", hidden, "hidden width of a feed-forward network or expert");
-    f("experts", experts, "experts of a sparse layer");
-    f("sparse_every", sparse_every, "every so many-th layer is sparse");
+    const auto of_stack = [&](std::initializer_list<std::string_view> names) { moe::visit_fields(stack, names, f); };
+    of_stack({"width", "heads", "hidden", "experts", "sparse_every"});
     f("hash_table", hash_table, "hash routing: balanced (by corpus frequency) or random");
-    f("relative_positions", relative_positions, "T5 relative position bias in place of sinusoids");
-    f("capacity_factor", capacity_factor, "slots of an expert in training, times its fair share; 0: dropless");
-    f("eval_capacity_factor", eval_capacity_factor, "the same in evaluation");
-    f("group", group, "tokens that compete for slots together; 0: the whole batch");
-    f("balance_loss", balance_loss, "coefficient of the load-balance loss");
-    f("z_loss", z_loss, "coefficient of the router z-loss");
-    f("jitter", jitter, "router input noise: times U(1 - jitter, 1 + jitter) in training");
-    f("dropout", dropout, "dropout of embeddings and residual branches");
-    f("expert_dropout", expert_dropout, "dropout inside experts");
+    of_stack({"relative_positions", "capacity_factor", "eval_capacity_factor", "group", "balance_loss", "z_loss",
+              "jitter", "dropout", "expert_dropout"});
     f("label_smoothing", label_smoothing, "mass of the target distribution spread over the vocabulary");
-    f("init_scale", init_scale, "scale s of the initialisation sqrt(s / fan_in); Switch recommends 0.1");
+    of_stack({"init_scale"});
   }
   /// Sparse ones among `layers` of a stack that is not dense.
-  std::int64_t sparse_layers(std::int64_t layers) const { return sparse_every > 0 ? layers / sparse_every : 0; }
+  std::int64_t sparse_layers(std::int64_t layers) const {
+    return stack.sparse_every > 0 ? layers / stack.sparse_every : 0;
+  }
   void check() const {
     using sparsemoe::require;
+    const moe::MoeConfig& sparse = stack.moe;
     const auto known = [](const std::vector<std::string>& v, const std::string& s) {
       return std::find(v.begin(), v.end(), s) != v.end();
     };
@@ -92,43 +88,44 @@ struct ModelSettings {
     moe::require_router_fits(decoder, moe::InStack::decoder, "--encoder-router");
     require(known({"target", "pair"}, task), "task must be target or pair, not '", task, "'");
     require(known({"balanced", "random"}, hash_table), "hash_table must be balanced or random, not '", hash_table, "'");
-    require(heads >= 1 && width >= 1 && width % heads == 0, "width must be a multiple of heads, not ", width, " and ",
-            heads);
-    require(hidden >= 1 && encoder_layers >= 1 && decoder_layers >= 1,
-            "hidden, encoder_layers and decoder_layers must be at least 1, not ", hidden, ", ", encoder_layers, " and ",
-            decoder_layers);
-    require(experts >= 1, "experts must be at least 1, not ", experts);
-    require(sparse_every >= 0 && group >= 0, "sparse_every and group must not be negative, not ", sparse_every, " and ",
-            group);
-    require(capacity_factor >= 0 && eval_capacity_factor >= 0,
-            "capacity_factor and eval_capacity_factor must not be negative, not ", capacity_factor, " and ",
-            eval_capacity_factor);
-    require(encoder.can_drop || decoder.can_drop || (capacity_factor <= 0 && eval_capacity_factor <= 0),
+    require(stack.heads >= 1 && stack.width >= 1 && stack.width % stack.heads == 0,
+            "width must be a multiple of heads, not ", stack.width, " and ", stack.heads);
+    require(stack.hidden >= 1 && encoder_layers >= 1 && decoder_layers >= 1,
+            "hidden, encoder_layers and decoder_layers must be at least 1, not ", stack.hidden, ", ", encoder_layers,
+            " and ", decoder_layers);
+    require(sparse.experts >= 1, "experts must be at least 1, not ", sparse.experts);
+    require(stack.sparse_every >= 0 && sparse.group >= 0, "sparse_every and group must not be negative, not ",
+            stack.sparse_every, " and ", sparse.group);
+    require(sparse.capacity_factor >= 0 && sparse.eval_capacity_factor >= 0,
+            "capacity_factor and eval_capacity_factor must not be negative, not ", sparse.capacity_factor, " and ",
+            sparse.eval_capacity_factor);
+    require(encoder.can_drop || decoder.can_drop || (sparse.capacity_factor <= 0 && sparse.eval_capacity_factor <= 0),
             "capacity_factor is for ", moe::listed(moe::router_names([](const auto& r) { return r.can_drop; }), "and"),
             " routing; ",  // of a router and its form for decoders, the one that both stacks have
             moe::listed(moe::router_names([](const auto& r) { return !r.can_drop && r.encoders; }), "and"),
             " layers drop nothing");
-    for (const auto& [name, value] : {std::pair{"dropout", dropout},
-                                      {"expert_dropout", expert_dropout},
-                                      {"jitter", jitter},
+    for (const auto& [name, value] : {std::pair{"dropout", stack.dropout},
+                                      {"expert_dropout", sparse.expert_dropout},
+                                      {"jitter", sparse.jitter},
                                       {"label_smoothing", label_smoothing}})
       require(value >= 0 && value < 1, name, " must be at least 0 and less than 1, not ", value);
-    require(balance_loss >= 0 && z_loss >= 0, "balance_loss and z_loss must not be negative, not ", balance_loss,
-            " and ", z_loss);
-    require(init_scale > 0, "init_scale must be positive, not ", init_scale);
-    require_ranges({{"width", number(width), 1, 65536},
-                    {"hidden", number(hidden), 1, 1048576},
-                    {"experts", number(experts), 1, 65536},
+    require(sparse.balance_coefficient >= 0 && sparse.z_coefficient >= 0,
+            "balance_loss and z_loss must not be negative, not ", sparse.balance_coefficient, " and ",
+            sparse.z_coefficient);
+    require(sparse.init_scale > 0, "init_scale must be positive, not ", sparse.init_scale);
+    require_ranges({{"width", number(stack.width), 1, 65536},
+                    {"hidden", number(stack.hidden), 1, 1048576},
+                    {"experts", number(sparse.experts), 1, 65536},
                     {"encoder_layers", number(encoder_layers), 1, 1000},
                     {"decoder_layers", number(decoder_layers), 1, 1000},
-                    {"sparse_every", number(sparse_every), 0, kMostCount},
-                    {"group", number(group), 0, kMostCount},
-                    {"heads", number(heads), 1, number(width)},
-                    {"capacity_factor", capacity_factor, 0, 1e6},
-                    {"eval_capacity_factor", eval_capacity_factor, 0, 1e6},
-                    {"balance_loss", balance_loss, 0, kMostNumber},
-                    {"z_loss", z_loss, 0, kMostNumber},
-                    {"init_scale", init_scale, 0, kMostNumber}});
+                    {"sparse_every", number(stack.sparse_every), 0, kMostCount},
+                    {"group", number(sparse.group), 0, kMostCount},
+                    {"heads", number(stack.heads), 1, number(stack.width)},
+                    {"capacity_factor", sparse.capacity_factor, 0, 1e6},
+                    {"eval_capacity_factor", sparse.eval_capacity_factor, 0, 1e6},
+                    {"balance_loss", sparse.balance_coefficient, 0, kMostNumber},
+                    {"z_loss", sparse.z_coefficient, 0, kMostNumber},
+                    {"init_scale", sparse.init_scale, 0, kMostNumber}});
   }
 };
 
@@ -185,8 +182,8 @@ struct ModelFile {
       const moe::NamedRouter& traits = moe::named_router(router);
       for (const auto n : list) {
         sparsemoe::require(!traits.dense() || n == 0, name, " must be 0 in a dense stack, not ", n);
-        sparsemoe::require(!traits.needs_table || n == 0 || n == model.experts, name, " must be ", model.experts,
-                           " (experts) in a layer routed by ", router, ", not ", n);
+        sparsemoe::require(!traits.needs_table || n == 0 || n == model.stack.moe.experts, name, " must be ",
+                           model.stack.moe.experts, " (experts) in a layer routed by ", router, ", not ", n);
       }
     };
     check_router("encoder_experts", encoder_experts, model.encoder_router);
@@ -217,15 +214,18 @@ struct ModelFile {
     const auto& experts = encoder ? encoder_experts : decoder_experts;
     const auto& hidden = encoder ? encoder_hidden : decoder_hidden;
     for (std::int64_t l = 0; l < s.layers; ++l) {
-      const bool sparse = !s.traits().dense() && model.sparse_every > 0 && (l + 1) % model.sparse_every == 0;
-      s.experts.push_back(!experts.empty() ? experts[static_cast<std::size_t>(l)] : sparse ? model.experts : 0);
-      s.hidden.push_back(!hidden.empty() ? hidden[static_cast<std::size_t>(l)] : model.hidden);
+      const bool sparse =
+          !s.traits().dense() && model.stack.sparse_every > 0 && (l + 1) % model.stack.sparse_every == 0;
+      s.experts.push_back(!experts.empty() ? experts[static_cast<std::size_t>(l)]
+                          : sparse         ? model.stack.moe.experts
+                                           : 0);
+      s.hidden.push_back(!hidden.empty() ? hidden[static_cast<std::size_t>(l)] : model.stack.hidden);
     }
     return s;
   }
   /// The matrices' parameters; a double, since a hostile file may ask for more than 2^63. Call check() before.
   double matrix_parameters() const {
-    const auto w = static_cast<double>(model.width);
+    const auto w = static_cast<double>(model.stack.width);
     double n = static_cast<double>(vocabulary) * w;
     for (const auto& [name, attentions] : {std::pair{"encoder", 1.0}, {"decoder", 2.0}}) {
       const StackSettings s = stack(name);
@@ -339,8 +339,8 @@ struct TrainSettings {
     for (const auto& [router, stack] :
          {std::pair{model.encoder_router, "encoder"}, {model.decoder_router, "decoder"}}) {
       const std::int64_t choices = moe::named_router(router).choices;
-      require(model.sparse_every == 0 || model.experts >= choices, "experts must be at least ", choices, " for ",
-              router, " routing in the ", stack, ", which chooses so many; not ", model.experts);
+      require(model.stack.sparse_every == 0 || model.stack.moe.experts >= choices, "experts must be at least ", choices,
+              " for ", router, " routing in the ", stack, ", which chooses so many; not ", model.stack.moe.experts);
     }
     require_ranges({{"learning_rate", learning_rate, 0, kMostNumber},
                     {"clip", clip, 0, kMostNumber},

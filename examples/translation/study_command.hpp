@@ -101,7 +101,7 @@ struct StudySettings {
     const ModelSettings& m = train.model;
     moe::require(m.sparse_layers(m.encoder_layers) > 0 && m.sparse_layers(m.decoder_layers) > 0,
                  "study: a stack has no sparse layer: ", m.encoder_layers, " encoder and ", m.decoder_layers,
-                 " decoder layers, of which every ", m.sparse_every,
+                 " decoder layers, of which every ", m.stack.sparse_every,
                  ". is sparse; give --sparse-every 1 or more layers");
     moe::require(seeds >= 1 && eval_rows >= 0 && speed_rows >= 0 && speed_rounds >= 1,
                  "seeds and speed_rounds must be at least 1, eval_rows and speed_rows not negative");
@@ -170,7 +170,7 @@ class Study {
     t.seed = static_cast<std::uint64_t>(seed);
     t.model.encoder_router = row.encoder, t.model.decoder_router = row.decoder, t.model.task = row.task;
     if (!moe::named_router(row.encoder).can_drop && !moe::named_router(row.decoder).can_drop)
-      t.model.capacity_factor = t.model.eval_capacity_factor = 0;
+      t.model.stack.moe.capacity_factor = t.model.stack.moe.eval_capacity_factor = 0;
     const bool resume = fs::exists(at / "settings.json");
     return TrainingRun(t, resume).run();
   }

@@ -131,7 +131,7 @@ class TrainingRun {
   /// What can be known of the run before anything is read.
   void warn_of_idle_router(const char* stack, const std::string& router, std::int64_t layers) const {
     if (moe::named_router(router).dense() || s_.model.sparse_layers(layers) > 0) return;
-    moe::warn("the ", stack, " has no sparse layer (", layers, " layers, every ", s_.model.sparse_every,
+    moe::warn("the ", stack, " has no sparse layer (", layers, " layers, every ", s_.model.stack.sparse_every,
               ". is sparse): its router, ", router, ", is not used");
   }
   void check(bool resume, bool has_hooks) const {
@@ -214,13 +214,14 @@ class TrainingRun {
     schedule_.warmup = s_.warmup;
     schedule_.total = std::max(s_.steps, s_.warmup + 1);
     schedule_.floor = s_.learning_rate * s_.floor;
-    schedule_.width = s_.model.width;
+    schedule_.width = s_.model.stack.width;
     schedule_.check();
   }
   void set_hash_tables() {
-    model_->set_hash_tables(s_.model.hash_table == "balanced"
-                                ? moe::balanced_hash_table(data_->frequencies(), s_.model.experts)
-                                : moe::random_hash_table(data_->tokenizer->size(), s_.model.experts, s_.seed));
+    model_->set_hash_tables(
+        s_.model.hash_table == "balanced"
+            ? moe::balanced_hash_table(data_->frequencies(), s_.model.stack.moe.experts)
+            : moe::random_hash_table(data_->tokenizer->size(), s_.model.stack.moe.experts, s_.seed));
   }
   /// The dense run's last checkpoint becomes the start. Throws Error if it is not dense, or reads text as other ids.
   void upcycle() {

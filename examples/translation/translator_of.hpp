@@ -220,33 +220,17 @@ class TranslatorOf final : public Translator {
     moe::EncoderDecoderConfig c;
     c.vocabulary = file.vocabulary;
     c.label_smoothing = m.label_smoothing;
-    c.sinusoidal = !m.relative_positions;
-    moe::StackConfig s;
-    s.width = m.width;
-    s.heads = m.heads;
-    s.head_width = m.width / m.heads;
-    s.hidden = m.hidden;
-    s.sparse_every = m.sparse_every;
-    s.dropout = m.dropout;
-    s.relative_positions = m.relative_positions;
-    s.moe.experts = m.experts;
+    c.sinusoidal = !m.stack.relative_positions;
+    moe::StackConfig s = m.stack;
+    s.head_width = s.width / s.heads;
     s.moe.expert_form = experts;
     s.moe.tasks = static_cast<moe::index_t>(file.tasks.size());
-    s.moe.group = m.group;
-    s.moe.balance_coefficient = m.balance_loss;
-    s.moe.z_coefficient = m.z_loss;
-    s.moe.jitter = m.jitter;
-    s.moe.expert_dropout = m.expert_dropout;
-    s.moe.init_scale = m.init_scale;
     const auto stack = [&](const std::string& name, std::int64_t layers) {
       const moe::NamedRouter& router = moe::named_router(name);
       moe::StackConfig t = s;
       t.layers = layers;
       if (router.feed == moe::Feed::soft) t.moe.jitter = 0;  // the tokens that it scores are those it mixes
-      if (router.can_drop) {
-        t.moe.capacity_factor = m.capacity_factor;
-        t.moe.eval_capacity_factor = m.eval_capacity_factor;
-      }
+      if (!router.can_drop) t.moe.capacity_factor = t.moe.eval_capacity_factor = 0;
       return t;
     };
     c.encoder = stack(m.encoder_router, m.encoder_layers);
@@ -260,8 +244,8 @@ class TranslatorOf final : public Translator {
     moe::require(static_cast<std::int64_t>(table.size()) == request_.file.vocabulary, file.string(), ": ", name,
                  " has ", table.size(), " entries, expected one for each of ", request_.file.vocabulary, " ids");
     for (const auto e : table)
-      moe::require(e >= 0 && e < request_.file.model.experts, file.string(), ": ", name, " names expert ", e, " of ",
-                   request_.file.model.experts);
+      moe::require(e >= 0 && e < request_.file.model.stack.moe.experts, file.string(), ": ", name, " names expert ", e,
+                   " of ", request_.file.model.stack.moe.experts);
   }
   void use_tables() {
     const auto table = [&](const char* name) { return tables_.count(name) != 0 ? tables_.at(name).data() : nullptr; };

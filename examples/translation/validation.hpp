@@ -84,7 +84,7 @@ class Validation {
   }
   void count_use() {
     const auto& statistics = model_.statistics();
-    const std::size_t cells = file_.tasks.size() * static_cast<std::size_t>(file_.model.experts);
+    const std::size_t cells = file_.tasks.size() * static_cast<std::size_t>(file_.model.stack.moe.experts);
     use_.resize(statistics.size());
     for (std::size_t l = 0; l < statistics.size(); ++l) {
       use_[l].stack = statistics[l].stack, use_[l].router = statistics[l].router,
@@ -94,7 +94,7 @@ class Validation {
     }
   }
   moe::Json usage_record(const Use& u, std::int64_t step) const {
-    const auto tasks = file_.tasks.size(), experts = static_cast<std::size_t>(file_.model.experts);
+    const auto tasks = file_.tasks.size(), experts = static_cast<std::size_t>(file_.model.stack.moe.experts);
     moe::Json counts = moe::Json::array();
     for (std::size_t t = 0; t < tasks; ++t)
       counts.push_back(std::vector<std::int64_t>(u.counts.begin() + static_cast<std::ptrdiff_t>(t * experts),

@@ -77,9 +77,9 @@ struct BenchmarkSettings {
     ModelSettings m = model;
     m.decoder_router = kTokenModel;
     m.check();
-    require(m.sparse_every >= 1 && m.sparse_every <= m.decoder_layers,
+    require(m.stack.sparse_every >= 1 && m.stack.sparse_every <= m.decoder_layers,
             "sparse_every must leave a sparse layer among the ", m.decoder_layers, " of the decoder; got ",
-            m.sparse_every);
+            m.stack.sparse_every);
   }
 };
 
@@ -153,7 +153,7 @@ class Benchmark {
       directory.commit(moe::Existing::replace);
     };
     ModelSettings m = s_.model;
-    m.experts = experts;
+    m.stack.moe.experts = experts;
     m.decoder_router = kTokenModel;
     make(kTokenModel, m, {});
     m.decoder_router = kTaskModel;
@@ -267,12 +267,12 @@ class Benchmark {
   double limit(const ModelFile& file, const HostBatch& batch, const std::vector<std::vector<NamedStatistics>>& steps,
                BenchmarkResult& r) {
     const bool wide = file.model.precision == "fp32";
-    const double size = wide ? 4 : 2, d = static_cast<double>(file.model.width);
+    const double size = wide ? 4 : 2, d = static_cast<double>(file.model.stack.width);
     const double b = static_cast<double>(batch.rows), ls = static_cast<double>(batch.source_length);
-    double& rate = rates_[{wide, file.model.width, file.model.hidden}];
+    double& rate = rates_[{wide, file.model.stack.width, file.model.stack.hidden}];
     if (rate == 0)
-      rate = wide ? limits_.product_rate<moe::Fp32>(file.model.width, file.model.hidden)
-                  : limits_.product_rate<moe::Bf16>(file.model.width, file.model.hidden);
+      rate = wide ? limits_.product_rate<moe::Fp32>(file.model.stack.width, file.model.stack.hidden)
+                  : limits_.product_rate<moe::Bf16>(file.model.stack.width, file.model.stack.hidden);
     const auto product = [&](double parameters, double rows) { return Work{parameters * size, 2 * parameters * rows}; };
     const StackSettings encoder = file.stack("encoder"), decoder = file.stack("decoder");
     const auto chosen = [](const StackSettings& s) { return static_cast<double>(s.traits().choices); };

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <initializer_list>
 #include <limits>
 #include <string>
 #include <string_view>
@@ -41,6 +42,21 @@ template <class E>
 concept NamedEnum = std::is_enum_v<E> && requires(E e) {
   field_names(e)[0];
 };
+
+/// f(name, field, help) for the fields of these names, in this order: what a program shows of a larger config. Throws
+/// Error for a name that is not there.
+template <Configurable T, class F>
+void visit_fields(T& config, std::initializer_list<std::string_view> names, F&& f) {
+  for (const std::string_view wanted : names) {
+    bool found = false;
+    config.visit([&](const char* name, auto& field, const char* help) {
+      if (name != wanted) return;
+      found = true;
+      f(name, field, help);
+    });
+    require(found, "config: there is no field '", wanted, "'");
+  }
+}
 
 /// All names of a named enum: "token, task".
 template <NamedEnum E>

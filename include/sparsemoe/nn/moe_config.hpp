@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <string_view>
 #include <vector>
 
 #include "sparsemoe/error.hpp"
@@ -17,8 +19,12 @@ namespace sparsemoe::inline SPARSEMOE_ABI {
 /// in micro-batches that do not cut one, if the caller weighs each micro-batch by its tokens; the global loss is not a
 /// sum over tokens, and counts within a micro-batch.
 enum class LossScope { global, group, sequence };
+constexpr std::array<std::string_view, 3> field_names(LossScope) { return {"global", "group", "sequence"}; }
 
 enum class CapacityRounding { floor, round, ceil };
+constexpr std::array<std::string_view, 3> field_names(CapacityRounding) { return {"floor", "round", "ceil"}; }
+
+constexpr std::array<std::string_view, 4> field_names(Priority) { return {"position", "random", "batch", "score"}; }
 
 /// Experts that cost no product (MoE++, Jin et al. 2024): they are columns of the gate behind the others, and are
 /// chosen like them. A copy gives the token itself; a constant gives a0 x + a1 v, its learned vector v mixed by
@@ -63,6 +69,40 @@ struct MoeConfig {
   bool causal = false;                         // in a decoder: what depends on later tokens is refused
   bool external_pool = false;  // the gate scores rows given by the caller, not x: a decoder's sentence routers
 
+  /// The field list (io/json_config.hpp): what a user of a model may choose. Widths and biases are the stack's; the
+  /// form of the matrices, causality and whose rows are scored are the caller's.
+  template <class F>
+  void visit(F&& f) {
+    f("experts", experts, "experts of a sparse layer");
+    f("copies", free.copies, "experts beside them that give the token itself, at no cost");
+    f("constants", free.constants, "experts beside them that mix the token with a learned vector");
+    f("nulls", free.nulls, "experts beside them that give 0");
+    f("free_balance", free.balance, "their part in the load-balance loss, times this");
+    f("shared_hidden", shared_hidden, "hidden width of an expert that every token goes to; 0: none");
+    f("tasks", tasks, "tasks, of routers that choose by task");
+    f("gate_bias", gate_bias, "a learned bias of the gate's logits");
+    f("capacity_factor", capacity_factor, "slots of an expert in training, times its fair share; 0: dropless");
+    f("eval_capacity_factor", eval_capacity_factor, "the same in evaluation");
+    f("min_capacity", min_capacity, "least slots of an expert");
+    f("rounding", rounding, "how a number of slots becomes whole");
+    f("group", group, "tokens that compete for slots together; 0: the whole batch");
+    f("priority", priority, "who gets a slot where there are too few");
+    f("balance_scope", balance_scope, "tokens over which the load-balance loss is taken");
+    f("balance_loss", balance_coefficient, "coefficient of the load-balance loss");
+    f("z_loss", z_coefficient, "coefficient of the router z-loss");
+    f("importance_loss", importance_coefficient, "coefficient of the importance loss");
+    f("load_loss", load_coefficient, "coefficient of the load loss");
+    f("threshold_loss", threshold_coefficient, "coefficient of the loss of learned thresholds");
+    f("jitter", jitter, "router input noise: times U(1 - jitter, 1 + jitter) in training");
+    f("jitter_experts", jitter_experts, "the experts see that noise too");
+    f("route_padding", route_padding, "padding is routed as any token");
+    f("expert_dropout", expert_dropout, "dropout inside experts");
+    f("output_masking", output_masking, "share of expert outputs that are left out in training");
+    f("init_scale", init_scale, "scale s of the initialisation sqrt(s / fan_in); Switch recommends 0.1");
+    f("gate_deviation", gate_deviation, "deviation of the gate's first weights");
+    f("task_deviation", task_deviation, "deviation of a task's first logits");
+    f("scores_ahead", scores_ahead, "in a decoder too, slots may go by score");
+  }
   /// Throws Error for what cannot work.
   void check() const {
     require(experts >= 1 && width >= 1 && hidden >= 1, "moe: experts, width and hidden must be at least 1; got ",

@@ -20,6 +20,14 @@ struct RotaryScaling {
   index_t limit = 0;                // tokens; of `beyond` and of `growth`
   double factor = 1;                // of cosines and sines alike
 
+  template <class F>
+  void visit(F&& f) {
+    f("frequencies", frequencies, "one for each pair of a head, in place of the powers of the base; none: those");
+    f("beyond", beyond, "in their place where a sentence has more tokens than the limit");
+    f("growth", growth, "how the base grows with the length of such a sentence; 0: it does not");
+    f("limit", limit, "tokens");
+    f("factor", factor, "of cosines and sines alike");
+  }
   /// True where the angles of a token depend on how long its sentence is.
   bool by_length() const { return limit > 0; }
   bool plain() const { return frequencies.empty() && !by_length() && factor == 1; }
