@@ -28,7 +28,8 @@ for router in $names; do
   stands=0
   for stack in encoder decoder; do
     # No step is refused too, but later than a router that the stack cannot have.
-    if train --out run --$stack-router "$router" --steps 0 2>&1 | grep -q "$router routing is for "; then continue; fi
+    refusal=$(train --out run --$stack-router "$router" --steps 0 2>&1)
+    [[ $refusal == *"$router routing is for "* ]] && continue
     try "$stack $router" --$stack-router "$router"
     stands=$((stands + 1))
   done
