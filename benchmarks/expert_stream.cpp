@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // expert_stream.cpp -- decoding multiplies a few rows by each expert's matrices, so it can be no faster than memory
 // gives the weights. The feed-forward network of E experts (512 x 2048) at B tokens, top-2, routed by token (weights
 // of every chosen expert are read) and by task (two experts for all), beside a sum over the same weights, which is the

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // moe_layer.cpp -- the sparse layer against its own products, with the providers that are always there.
 //   OMP_NUM_THREADS=2 OMP_PROC_BIND=true build/release/moe_layer --benchmark_filter=fp32/native/switch-1.25
 // moe_layer_onednn.cpp is the same with oneDNN; run.sh runs both and the peers.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // moe_layer_body.hpp -- a sparse layer, forward and backward, against its own expert products alone: the same six
 // products for every expert, with the same provider, shapes and routing counts. The two alternate in one process; what
 // is reported is medians and their ratio (1 is the limit). Read next: moe_layer.cpp.

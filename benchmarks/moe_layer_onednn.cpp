@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // moe_layer_onednn.cpp -- the sparse layer against its own products, with oneDNN's sgemm. See moe_layer.cpp.
 #include <benchmark/benchmark.h>  // CMake reads the needed packages from here
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Builds and runs the benchmarks and, where a python3 with torch is found, the same work in PyTorch; then rewrites its
 # sections of RESULTS.md.  benchmarks/run.sh [moe-layer] [expert-stream] [transformer] [compile-time]
 # (no argument: all)

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Prints the scores.json files of runs (sparsemoe-nmt evaluate --scores) as one Markdown table, beside copying.
 
   scores_table.py token/task=run1/scores.json token/token=run2/scores.json

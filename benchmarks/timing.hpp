@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // timing.hpp -- what the benchmarks share: a clock that a busy machine disturbs little, and the median.
 #pragma once
 

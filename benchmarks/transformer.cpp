@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // transformer.cpp -- a small encoder-decoder (width 256, 4 heads, hidden 1024, 3 + 3 layers, vocabulary 8000): training
 // steps of 2048 target tokens and greedy decoding, dense and sparse, and which share of the time is products.
 //   OMP_NUM_THREADS=2 OMP_PROC_BIND=true build/release/transformer --benchmark_filter=fp32

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Rewrites one section of RESULTS.md, between its markers, from what run.sh measured.
 
   write_results.py SECTION FOLDER THREADS LOAD

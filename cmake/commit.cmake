@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # commit.cmake -- writes OUTPUT, a source file that names the commit that SOURCE is at, where SOURCE is a checkout of its own
 # and git is there; "+" says that files differ from it. Run at every build; the file changes only when its content does.
 set(commit "")

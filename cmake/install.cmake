@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # install.cmake -- headers, licence and the CMake package. One export set per component, so that a consumer meets a
 # component's dependencies only after asking for it.
 include(GNUInstallDirs)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # sparsemoe-dependencies.cmake -- finds what sparsemoe stands on. Used by the build and, installed, by the package
 # config, so both look in the same places. Nothing is downloaded.
 # sparsemoe_find_core(missing)              Eigen, Thrust, Random123, OpenMP, Threads

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // five_routers.cpp -- five routers side by side on one task, everything else equal: the same model, data, steps, seeds.
 // The source opens with its task here, so that every router can learn it. Two experts work on each token with the
 // top-2 routers, one with Switch and Hash.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hello_moe.cpp -- the smallest trainer: an encoder that routes tokens, a decoder that routes tasks, three toy tasks.
 // The source never says which task it is: only the decoder's task router knows, so the experts have to specialise.
 //   g++ -std=c++20 -O2 -march=native -fopenmp -DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_CPP -Iinclude

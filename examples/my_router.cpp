@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // my_router.cpp -- a new router, SlicedTop1: each task owns a slice of the experts, a token goes to its best.
 // The library checks it, then it runs in both stacks beside Switch. The source does not say which task it is, so
 // Switch can only guess; SlicedTop1 tells the tasks apart.

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # examples/quickstart.sh [--minutes N] [--out DIR] [--help]
 #
 # From a fresh clone to a translating mixture-of-experts model: installs the packages, builds sparsemoe-nmt, then

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // toy_task.hpp -- three tasks on strings of digits, for the examples: copy, reverse, add one to each digit (9 gives 0).
 // A batch is drawn from (seed, step) alone. Ids: 0 padding, 1 begin, 2 end, 3..12 the digits, 13..15 "do task t", which
 // opens the source if the batch is `told`; otherwise only Tokens::task says which task it is.

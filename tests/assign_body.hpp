@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tests/assign_body.hpp -- what the tests of assigning routers share. Read next: tests/test_routers_assigned.cpp.
 #pragma once
 

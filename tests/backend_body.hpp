@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tests/backend_body.hpp -- what every backend must do, against naive loops in double; templates over the backend, so
 // that tests/test_kernels.cpp runs them on CPUs and tests/cuda_backend.cu on a GPU.
 // Outputs start as NaN, operands are parts of wider matrices, and tolerances come from unit roundoffs: an element may

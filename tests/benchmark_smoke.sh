@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/benchmark_smoke.sh BENCHMARK -- runs the first case of a benchmark once: that it starts, and has cases.
 set -uo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/usage.sh"

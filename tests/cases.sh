@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/cases.sh [--build DIR] CASES [NAME...] -- runs every case of a directory of cases, or those named: what users hit,
 # a folder each with what was done and what is expected. A case is checked by the first of these that is there:
 #   tests/cases/NAME.sh of this project: for cases whose expectation is a sentence

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/check_cuda.sh -- with nvcc, GPU or not: every header compiles as .cu (by folder), every tests/cuda_*.cu compiles, links and
 # runs. Without a device these programs say so and are counted as skipped. The last line is the sum.
 set -uo pipefail

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/check_docs.sh BUILD-DIRECTORY [DOCUMENT...] -- documents are run: every command in a fenced block (sh, bash) of
 # README.md, CONTRIBUTING.md and docs/ is tried, or at least understood.
 #   programs of the project   the subcommand and every option stand in --help; it is run, in a scratch directory with a

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/check_headers.sh COMPILER [HEADER...] -- every public header compiles alone with COMPILER (g++, clang++, nvcc),
 # and all of them together compile where common names are macros.
 # A header whose optional package is not installed is skipped by name; CUDA headers are nvcc's alone.

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/check_house.sh [DIRECTORY] -- what the house says of itself and a script can see, in this project or in a copy of
 # it in DIRECTORY. One line per finding (file:line: sentence); the last line is the sum.
 #   doors      no cycle of includes between headers, nor between folders of include/sparsemoe
@@ -58,7 +59,7 @@ include/sparsemoe/hf/
 router_names='
 include/sparsemoe/model/by_name.hpp
 '
-first_commit=3bc4b105228f21bac8d4c523563266c509769e6f
+first_commit=42b83fee33d7dc0d98f76081b7aea8c722d7af97
 # ---------------------------------------------------------------------------------------------------------------
 
 is_checkout() { [ "$(git rev-parse --show-toplevel 2>/dev/null)" = "$root" ]; }

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/check_sources.sh -- data is read and written in one way: no header or program opens files by iostream or stdio, or
 # takes lines by getline, whose errors look like the end of the input. What to use: read_file, LineReader, AtomicFile,
 # FileSet of include/sparsemoe/io. And what files, options and the environment say reaches a terminal by say() and warn()

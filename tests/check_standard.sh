@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/check_standard.sh [COMPILER] -- with -std=c++17 every public header gives one error, that sparsemoe needs C++20, and
 # nothing else. Headers that ask for CUDA or for a package that is not installed are passed over. Exit status 0 or 1.
 set -uo pipefail

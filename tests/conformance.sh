@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/conformance.sh TOOL DIR -- the golden cases pass; and copies with one thing wrong are found out: a value, an
 # integer, a lost tensor, a cut file. A kind nobody knows is skipped, not passed.
 set -uo pipefail

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The CUDA backend, by the same bodies as the CPU's: functors, products and verbs against naive loops in double.
 // Without a device the program checks that the library says so in one sentence, prints one line, and exits with 77.
 #define DOCTEST_CONFIG_IMPLEMENT

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // cuda_models.cu -- whole models on a GPU: loss and every gradient of a training step agree with the CPU's, for every
 // built-in router. Compiled and linked wherever nvcc is; without a device it says so and is skipped (status 77).
 // Read next: tests/model_body.hpp, tests/cuda_backend.cu for the verbs alone.

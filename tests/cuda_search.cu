@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // cuda_search.cu -- greedy and beam search on a GPU find what they find on the CPU, in double: the same tokens, scores
 // within 1e-9. Compiled and linked wherever nvcc is; without a device it says so and is skipped (status 77).
 // Read next: tests/search_body.hpp, tests/test_search.cpp for the rules.

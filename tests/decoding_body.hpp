@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tests/decoding_body.hpp -- decoding step by step against the full forward pass: shared by the tests of each router
 // family.
 #pragma once

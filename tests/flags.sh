@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/flags.sh COMPILER -- prints the flags a plain `COMPILER -I include` needs here, for scripts that bypass CMake.
 # SPARSEMOE_THRUST=system takes the distribution's Thrust even where a CUDA toolkit brings a newer one.
 set -euo pipefail

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/house_faults.sh -- plants each fault that tests/check_house.sh looks for in a copy of the project, one at a time,
 # and wants to be told of it, at its place. Prints the faults that were not found; the last line is the sum. Exit status
 # 0 or 1.

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/install_packages.sh [--full] [--list] -- what the library, its tests and its examples need, on Debian 12.
 # --full adds what only some checks need: the second compiler, sanitizer runtimes, MPI. --list prints the names.
 # Makes no network call when everything is there.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tests/model_body.hpp -- a small encoder-decoder and random batches for the tests of decoding and training.
 #pragma once
 

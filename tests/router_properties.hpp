@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tests/router_properties.hpp -- holds(): what every router must satisfy, on the batch of check_router and, where
 // rapidcheck is installed, on random batches, sizes, capacities and groups, with the smallest one that fails.
 // RC_PARAMS="seed=... max_success=..." tries others. Read next: include/sparsemoe/testing/check_router.hpp.

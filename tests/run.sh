@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/run.sh -- from a fresh clone to one line: installs what is missing, builds everything on the CPU and runs every
 # test: ctest, each command of the documents, each header alone, consumer projects. Works from any directory. The last
 # line is the sum. Takes no arguments.

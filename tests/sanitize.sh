@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/sanitize.sh -- selected tests under AddressSanitizer with UndefinedBehaviorSanitizer, and under ThreadSanitizer; a
 # short run of the fuzz targets.
 # Selected, because a sanitizer build of everything takes longer than the rest together. The last line is the sum.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tests/scratch.hpp -- a directory of a test's own, gone with the object.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tests/search_body.hpp -- a small random model that ends some sentences early, and searches over parts of a batch:
 // shared by the tests of the search's rules and of its independence from the batch.
 #pragma once

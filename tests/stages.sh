@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # stages.sh -- sourced by run.sh, sanitize.sh and check_cuda.sh: named stages with their time, and one sum at the end.
 passed=0 failed=0 skipped=0
 

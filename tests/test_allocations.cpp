@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_allocations.cpp -- a steady step allocates nothing: every malloc of the process is counted while a small model
 // trains (loss, backward, update) and decodes (every step of a search). The first steps measure and may allocate.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Expert use by language: entropy, divergence, dead experts, the tree of likeness, and what the report writes.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>

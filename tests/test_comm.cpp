@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_comm.cpp -- every verb of the collectives on 1 to 4 ranks, with counts that are uneven or zero, and what happens
 // when a rank fails or disagrees. Clean under ThreadSanitizer. Read next: include/sparsemoe/comm/threads.hpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_data_parallel.cpp -- n ranks with a share of the batch each give the gradient, and the update, of one rank with
 // all of it; the balance loss is that of the global batch. Read next: include/sparsemoe/comm/threads.hpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

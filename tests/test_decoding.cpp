@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_decoding.cpp -- decoding step by step with kept keys and values gives the logits of the full forward pass, for
 // every router in the decoder, and a sentence's logits do not depend on its neighbours in the batch, to the bit. Read
 // next: include/sparsemoe/model/decoder.hpp, test_decoding_token.cpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_decoding_learned.cpp -- decoding step by step gives the logits of the full forward pass for the routers whose
 // evaluation is not their training: noise, balanced assignment and masks over the batch are gone, thresholds and plain
 // scores choose. Read next: test_decoding.cpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_distill.cpp -- the loss with a teacher: its gradient against difference quotients, with planted faults; what it
 // is without a teacher; the same bits on any number of threads; a whole student. The row functor against naive loops is
 // in backend_body.hpp. Read next: include/sparsemoe/nn/distill.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_expert_forms.cpp -- expert matrices that are not plain values in memory: int8 gives the bits of the same
 // rounding in plain weights, a mapped file those of the loaded one, and only the pages of the experts that are used are
 // touched.

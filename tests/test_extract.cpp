@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_extract.cpp -- a task's sub-network gives the model's logits and translations, over tasks, seeds, routers,
 // options and precisions; a wrong expert shows; and a model of the task-MoE paper's size shrinks to the bytes computed
 // on paper. Read next: include/sparsemoe/model/extract.hpp, tests/program/extract.sh.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_files.cpp -- atomic files and directories, full disks, checksums, manifests, the log and the progress line.
 // Main idea: make each step of a save fail and look at what is left. Read next: include/sparsemoe/io/file.hpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

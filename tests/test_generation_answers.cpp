@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_generation_answers.cpp -- requests and answers of examples/generation/answers.hpp: rows that can be counted.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>

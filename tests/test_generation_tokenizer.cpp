@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_generation_tokenizer.cpp -- text to the ids of T5, NLLB, M2M-100, Mixtral and ByT5 checkpoints and back, by
 // small SentencePiece models trained here: special tokens in text, sentinels, shifted ids, languages, and files that
 // are wrong. What transformers itself gives is in test_generation_tokenizer_goldens.cpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_hf.cpp -- Hugging Face directories: what is written is what was read, in one file or in shards, and each thing
 // that does not fit is refused by name before a weight changes. The models' numbers: tools/conformance.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_hf_config.cpp -- what is read of a checkpoint's config.json and generation_config.json: every id and size is
 // checked where it is read, and a sentence names file and key. No model is made. Read next:
 // include/sparsemoe/hf/config.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_hf_families.cpp -- config.json of every family, without a model: each key that transformers writes has a place
 // in the family's list, other keys are refused; sizes, heads, activations, sparse layers and rotary positions are what
 // transformers makes of them; files are taken as leniently as there. Read next: include/sparsemoe/hf/keys.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_hf_generation.cpp -- generation_config.json: every key is obeyed, has no effect for a reason, or is refused by
 // name with the file. Read next: docs/decoding.md.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

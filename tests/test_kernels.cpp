@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The functors, the GEMM providers and the CPU backends against naive loops in double; what must be the same bits; and
 // the 16-bit types, the generator and the scalar functions, exhaustively or by known answers. oneDNN: test_onednn.cpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

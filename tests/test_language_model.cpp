@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_language_model.cpp -- the decoder-only model: its gradient against central differences, step-by-step decoding
 // against the full pass, the same bits on any number of threads, and that it learns.
 // Read next: include/sparsemoe/model/language_model.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A language by any of its codes: parts of names, equal names, names that fit, and what follows for BLEU.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_layers.cpp -- every layer's backward against difference quotients, and a planted fault for each that must be
 // seen. The sparse layer and attention have files of their own. Read next: include/sparsemoe/testing/check_layer.hpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

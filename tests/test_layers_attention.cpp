@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_layers_attention.cpp -- attention (self, causal, cross, masked, biased, windowed, rotated, with shared key
 // heads) and T5's relative positions: gradients, planted faults, and one step at a time against all at once. Read next:
 // include/sparsemoe/nn/attention.hpp.

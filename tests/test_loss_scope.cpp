@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_loss_scope.cpp -- over which tokens a routing loss is taken: its value against plain loops, its gradient, and
 // that ranks and micro-batches do not change it. Read next: include/sparsemoe/nn/moe_config.hpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_lstm.cpp -- the LSTM: its values against naive loops, its backward pass against difference quotients with
 // planted faults, segments and single steps against the whole, and its bits on several threads. Read next:
 // include/sparsemoe/nn/lstm.hpp.

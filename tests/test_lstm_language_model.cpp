@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_lstm_language_model.cpp -- the LSTM model with a sparse layer: its gradient against central differences, text in
 // segments against the whole, the same bits on any number of threads, and that it learns.
 // Read next: include/sparsemoe/model/lstm_language_model.hpp.

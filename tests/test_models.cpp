@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_models.cpp -- the whole encoder-decoder in double: the gradient of every parameter under every pairing of
 // routers, and a batch whose padding changes nothing. Read next: test_decoding.cpp, test_training.cpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_optim.cpp -- optimisers and clipping against reference trajectories, and what the references do not show:
 // experts kept apart, idle experts, equal bits on any number of threads. Read next:
 // include/sparsemoe/optim/adafactor.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_optim_options.cpp -- the options of torch's SGD, Adagrad and Adam against plain loops of what they mean, resumed
 // half way; norms of other orders; values that make no sense. Read next: include/sparsemoe/optim/basic.hpp; the
 // trajectories of the references themselves are in tests/data/goldens/optim.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_options.cpp -- one field list, three uses: command line, JSON file, saved config.
 // Main idea: every mistake a user can make is one sentence that names the option and, where possible, the cure.
 // Read next: include/sparsemoe/io/json_config.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_prompts.cpp -- decoder-only models with rotary positions, shared key heads and a window: decoding with kept keys
 // is the full forward pass bit for bit, and a search over prompts of different lengths is that of each alone.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

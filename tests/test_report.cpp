@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_report.cpp -- charts and pages: well-formed, escaped, self-contained, and made from any log.
 // Main idea: a small parser checks that every element is closed in order; hostile text must come out as text.
 // Read next: include/sparsemoe/report/training_report.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_roles.cpp -- what every leaf of a model says it is, and in which stack and layer.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>

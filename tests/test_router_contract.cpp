@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_router_contract.cpp -- what a wrong router or loss meets before it trains: choices that are no expert, weights
 // that are no number, slopes that are not those of the value, hooks that were not found. Read next:
 // include/sparsemoe/nn/check_choices.hpp, include/sparsemoe/testing/stack_bench.hpp.

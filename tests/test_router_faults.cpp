@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_router_faults.cpp -- routers that break one rule each: check_router must refuse them for that rule.
 // Read next: include/sparsemoe/testing/check_router.hpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_routers.cpp -- what every router must satisfy, for sentence, task and hash routing, and a router of one's own.
 // Read next: include/sparsemoe/testing/check_router.hpp, test_routers_token.cpp for the others.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_routers_assigned.cpp -- routers that share out whole groups of tokens: expert choice, masks over the batch,
 // balanced assignment, transport plans, overflow sent on; and who gets a slot when there are too few. Read next:
 // include/sparsemoe/kernels/order.hpp.

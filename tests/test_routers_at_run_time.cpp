@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_routers_at_run_time.cpp -- a router whose k and branches are values gives the bits of the one whose k and
 // branches are in its type. Read next: include/sparsemoe/kernels/columns.hpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

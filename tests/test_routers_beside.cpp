@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_routers_beside.cpp -- what stands beside the experts of a sparse layer: copies, constants and nulls, which are
 // chosen like experts and cost no product, and a shared expert that is not chosen. Read next:
 // include/sparsemoe/nn/free_experts.hpp, include/sparsemoe/nn/shared_expert.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_routers_hash.cpp -- hash layers by other keys than the token's id, tables made from embeddings, and MultiHash.
 // Read next: include/sparsemoe/routers/hash_variants.hpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_routers_hf.cpp -- what the routers of transformers' models ask of a sparse layer: padding that is routed, slots
 // as a number, dropped tokens that pass, and a second expert that is drawn; each against plain loops. Their losses:
 // test_models.cpp, test_loss_scope.cpp. Read next: hf/switch_router.hpp, hf/nllb_router.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_routers_hierarchical.cpp -- two levels of top-2 (HierarchicalGShard) against the buffers of Mesh TensorFlow's
 // formulation, in plain loops: slots of branches hold tokens with an importance, and each branch routes its slots
 // again. Read next: include/sparsemoe/routers/hierarchical_gshard.hpp.

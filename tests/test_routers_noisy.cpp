@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_routers_noisy.cpp -- learned noise on the gate: one and two levels, the importance and load losses, and the load
 // estimator against what it estimates; sigmoid scores with a bias. Read next: include/sparsemoe/kernels/noise.hpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_routers_token.cpp -- what every router must satisfy, for the routers that score tokens; and routers that break
 // one rule each, which check_router must refuse. Read next: include/sparsemoe/testing/check_router.hpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

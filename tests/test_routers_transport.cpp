@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_routers_transport.cpp -- balanced assignment (BASE) against the best of all assignments, and Sinkhorn's plan.
 // Read next: include/sparsemoe/routers/base.hpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

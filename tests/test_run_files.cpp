@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_run_files.cpp -- what a run of the translator believes and refuses: settings, changes of them when it goes on,
 // the numbers of a checkpoint, the lock of its directory, and the kept encoding. Read
 // next: examples/translation/run_files.hpp, examples/translation/training_data.hpp.

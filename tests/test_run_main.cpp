@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_run_main.cpp -- what every program does with signals, exceptions, the environment and standard output, each in a
 // child process whose status and words are looked at. Read next: include/sparsemoe/io/run_main.hpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_safetensors.cpp -- round trips, and files that must be refused: each gives one FileError that names the file.
 // Main idea: a table of malformed headers, every truncation of a small file, and random mutations of a good one.
 // Read next: include/sparsemoe/io/safetensors.hpp.

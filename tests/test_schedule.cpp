@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_schedule.cpp -- learning-rate schedules against the reference values, their formulas, and their complaints.
 // Read next: include/sparsemoe/optim/schedule.hpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_search.cpp -- the rules of greedy and beam search: against a slow search by full forward passes, against all
 // outputs there are, and the functors against sorting. Read next: test_search_routers.cpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_search_routers.cpp -- what a search finds for a sentence does not depend on the batch, to the bit: for every
 // router in the decoder, alone or in company, whether finished rows leave or stay. Read next: test_search.cpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_search_rules.cpp -- rules that change scores before the choice: each against transformers' processor written
 // down, and outputs that are UTF-8 whatever the model says. Read next: test_search.cpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_skip_guard.cpp -- a step whose loss or gradient is not finite changes nothing and says what it was; twenty in a
 // row are the end. Every optimiser, in both precisions that the trainers have.
 // Read next: include/sparsemoe/train/skip_guard.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_soft_moe.cpp -- Soft MoE against plain loops and difference quotients, with planted faults; padding, company,
 // order and threads; and in an encoder. Read next: include/sparsemoe/nn/soft_moe.hpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

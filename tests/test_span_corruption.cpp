@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_span_corruption.cpp -- the spans of T5's pre-training task: their number and length, and that nothing is lost.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>

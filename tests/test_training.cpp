@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_training.cpp -- whole training steps: the same bits on 1, 2 and 4 threads, and every precision learns a tiny
 // task. Read next: include/sparsemoe/model/encoder_decoder.hpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_untrusted.cpp -- shard indices and JSON documents that must be refused, by one FileError that names the file, in
 // little memory; and a good sharded model. The table of malformed safetensors files is in test_safetensors.cpp, inputs
 // nobody thought of are in tests/fuzz. Read next: include/sparsemoe/io/sharded.hpp.

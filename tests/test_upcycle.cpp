@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_upcycle.cpp -- a sparse layer made of a dense one gives the dense one's outputs at step 0; expert outputs masked
 // in training, and scaled in evaluation. Read next: include/sparsemoe/model/upcycle.hpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // test_update.cpp -- what an update leaves in the storage weights: the rounded master, and for wide leaves (a router's
 // weights under selective precision) the master itself, as after loading a checkpoint.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN

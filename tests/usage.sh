@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # usage.sh -- sourced by the scripts: --help prints the comment that a script begins with, what it does not know is refused.
 
 usage() {  # usage MOST "$@": at most so many arguments (any: as many as you like), none of them an option

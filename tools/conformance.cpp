@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // conformance.cpp -- sparsemoe-conformance DIR: runs our code on the golden cases listed in DIR/manifest.json.
 //   sparsemoe-conformance tests/data/goldens
 // prints a line for each case: its worst error as a part of the pass mark (above 1 fails), and the sum. Cases are run

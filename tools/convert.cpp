@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // convert.cpp -- sparsemoe-convert: a Hugging Face checkpoint into the names of this library and back, into another
 // type or into shards; what has no place in our models is refused by name. Types and bits stay unless --dtype asks for
 // others, and the files of the tokenizer and of generation come along.

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """A Switch feed-forward layer (top-1, capacity factor 1.25) in PyTorch on the CPU, forward and backward, as peers write
 it; the shapes of moe_layer.cpp. Router, softmax, balance loss and every gradient are inside the timed region.
 

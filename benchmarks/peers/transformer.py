@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """The dense model of transformer.cpp in PyTorch on the CPU: train step and greedy decode, tokens a second. CSV.
 
 d=256, 4 heads, ff=1024, 3+3 layers, vocab 8000, tied embeddings, pre-norm, label smoothing, Adam.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // answers.hpp -- requests in and answers out, alike in every program: a request is a line of text or a row of JSON, an
 // output is one row of text or a place in a row of JSON. Rows can be counted: text with line breaks is made fit for
 // them. Read next: sparsemoe/text/input.hpp, generate.hpp.

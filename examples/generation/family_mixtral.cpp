@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // family_mixtral.cpp -- see generator.hpp.
 #include "generator_of.hpp"
 #include "sparsemoe/hf/mixtral.hpp"

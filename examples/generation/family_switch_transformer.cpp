@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // family_switch_transformer.cpp -- see generator.hpp.
 #include "generator_of.hpp"
 #include "sparsemoe/hf/switch_transformer.hpp"

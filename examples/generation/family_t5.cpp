@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // family_t5.cpp -- see generator.hpp.
 #include "generator_of.hpp"
 #include "sparsemoe/hf/t5.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // generate.hpp -- requests of standard input through a Hugging Face checkpoint to standard output, in order; an empty
 // line gives an empty line. Read next: search_plan.hpp for what is searched, answers.hpp for rows, generator.hpp.
 #pragma once

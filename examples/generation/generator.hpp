@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // generator.hpp -- a loaded Hugging Face checkpoint behind one interface: ids in, ids out. Each family is compiled in a
 // file of its own, family_*.cpp. Read next: generator_of.hpp, tokenizer.hpp, main.cpp.
 #pragma once

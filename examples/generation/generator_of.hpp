@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // generator_of.hpp -- what stands behind Generator: a model of one family, in fp32. Read next: generator.hpp.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // sparsemoe-generate -- runs a Hugging Face checkpoint (T5, Switch Transformer, NLLB-MoE, Mixtral) on lines of standard
 // input.
 //   echo "translate English to German: The house is small." | sparsemoe-generate --model t5-small --beam 4

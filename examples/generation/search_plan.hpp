@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // search_plan.hpp -- what a run searches for: the checkpoint's own generation config with the options of the command
 // line over it. Read next: sparsemoe/hf/generation_config.hpp, generate.hpp, docs/decoding.md.
 #pragma once

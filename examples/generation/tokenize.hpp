@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tokenize.hpp -- --tokenize: the ids of lines of standard input, a row a line, without running the model. What the
 // model would read can be compared with any other implementation. Read next: tokenizer.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tokenizer.hpp -- text to a checkpoint's ids and back, by the tokenizer files of its directory, with the ids that
 // transformers gives. A tokenizer.json comes first, as in AutoTokenizer; then spiece.model (T5), tokenizer.model
 // (Mixtral), sentencepiece.bpe.model (NLLB; with vocab.json M2M-100); ByT5 has no file.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hash_language_model.cpp -- the language model of the hash-layer paper (Roller et al. 2021): a decoder-only
 // transformer whose sparse layers send each token to the expert its id has in a fixed table, beside Switch routing,
 // which learns where to send it, and a dense model of equal compute. All see the same batches, in turn.

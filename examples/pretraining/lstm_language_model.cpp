@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // lstm_language_model.cpp -- the language model of the paper that began it (Shazeer et al. 2017): noisy top-4 gating,
 // flat and in two levels, between two LSTMs, beside a dense feed-forward of equal compute (the paper's MoE-1-Wide). All
 // see the same batches, in turn.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // next_token.hpp -- language models side by side: windows of running text in which each token is asked for from those
 // before it, a learner for any model of model/, and the comparison on the dev split.
 // Read next: hash_language_model.cpp, lstm_language_model.cpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // side_by_side.hpp -- models that learn from the same batches, in turn, so that steps and data are equal whatever the
 // clock says; and what is printed of them. Read next: next_token.hpp, switch_pretraining.cpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // span_corruption.hpp -- the pre-training task of T5 (Raffel et al. 2020, section 3.1.4; Switch, section 2): random
 // spans of a window are each replaced by a sentinel, and the target spells the spans out, each after its sentinel.
 //   window  Thank you for inviting me to your party last week

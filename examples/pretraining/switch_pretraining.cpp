@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // switch_pretraining.cpp -- Switch Transformer pre-training (Fedus et al. 2021): T5's span corruption on running text,
 // in bf16 with an fp32 router, beside a dense T5 of equal compute; then fine-tuning on translation, with and without
 // the paper's expert dropout. All models see the same batches, in turn, so steps and data are equal whatever the clock

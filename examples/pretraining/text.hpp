@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // text.hpp -- what the trainers read of a corpus made by `sparsemoe-nmt corpus`: windows of running text of one
 // language, and translations for fine-tuning. Read next: span_corruption.hpp.
 #pragma once

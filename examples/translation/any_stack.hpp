@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // any_stack.hpp -- an encoder and a decoder whose router is chosen by name: one virtual call a stack and pass, with the
 // statically composed Encoder<Spec> and Decoder<Spec> behind it. They stand wherever a stack type is asked for.
 // Read next: translator_of.hpp.

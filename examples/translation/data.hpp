@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // data.hpp -- from a corpus to batches: encode every pair of the wanted kinds and directions once, build padded
 // batches. A source starts with the tag of its target language, so one model serves every direction. Read next:
 // train.hpp.

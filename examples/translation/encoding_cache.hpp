@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // encoding_cache.hpp -- the encoded pairs of a run in a file, so that going on does not encode the corpus again.
 // Main idea: a file is believed if it was made from the same text, tokenizer and options (its key), has the checksum
 // that it says, holds ids of the tokenizer, and says of some pairs what the tokenizer says now. Otherwise, and where it

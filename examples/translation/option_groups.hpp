@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // option_groups.hpp -- the headings under which --help lists the options of the commands that train.
 // Read next: settings.hpp for the options, main.cpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // pseudo_targets.hpp -- a teacher's translations of the training sources, to train a student on: sequence-level
 // distillation (Kim and Rush 2016, section 3.2). Decoding is the long part, so what is decoded is in a file at once, a
 // line a chunk, and is not decoded again; the last line of a killed run may be cut, and is then removed.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // run_facts.hpp -- what a log says of the program and the machine that wrote it: time of day, host, processor,
 // compiler, version and commit. Read next: train.hpp, which writes them at the start of a run and whenever it goes on.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // run_files.hpp -- what a run leaves on disk, and how it is found again: RUN/settings.json, RUN/log.jsonl, RUN/step-N/
 // with model.safetensors, config.json, spm.model, trainer.safetensors, trainer.json and manifest.json.
 // A checkpoint appears under its name complete or not at all. Read next: train.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // setting_changes.hpp -- what --resume may change of a run, and what it may not: a change that would make it another
 // run is refused, every other one is said and logged. Read next: train.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // settings.hpp -- every knob of the program as a plain value: the model's (saved as config.json with each checkpoint)
 // and the training run's. One field list drives long options, JSON config files and what is saved with the run. Read
 // next: translator.hpp for what is made of them, train.hpp for their use.

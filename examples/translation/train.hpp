@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // train.hpp -- the command `train`: batches, steps, logs, validation, checkpoints, resume, and a clean stop on a
 // signal. A run is a function of its settings and corpus: resumed, it has the bits of an uninterrupted one (but for
 // --minutes, whose learning rate follows the clock). Read next: training_data.hpp, run_files.hpp, validation.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // training_data.hpp -- what a run trains on and is validated on: the text is read first, so that all that can be
 // refused is refused before it is encoded, which takes minutes for a large corpus. What is left out is counted and
 // said. Read next: encoding_cache.hpp; train.hpp, which trains on it.

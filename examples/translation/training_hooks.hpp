@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // training_hooks.hpp -- where a training run lets distillation in: the model's sizes, its first weights, its targets
 // and its loss. Read next: train.hpp, which calls them; distill_command.hpp, which has them do something.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // training_log.hpp -- the records of RUN/log.jsonl while a run trains, and what is said beside them.
 // Read next: train.hpp; sparsemoe/io/log.hpp for the file.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // translator.hpp -- the one virtual edge of the program: precision and routers are chosen by name at run time, and
 // everything behind this interface is static. Data passes in host memory; a call is a whole batch.
 // Read next: translator_of.hpp for what stands behind it, train.hpp and translate.hpp for the callers.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // translator_bf16.cpp -- the translator in bf16, with the router and the master weights in float.
 #include "translator_of.hpp"
 

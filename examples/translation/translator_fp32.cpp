@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // translator_fp32.cpp -- the translator with everything in float.
 #include "translator_of.hpp"
 

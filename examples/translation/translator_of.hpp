@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // translator_of.hpp -- Translator in one precision: a Seq2Seq over stacks chosen by name, its optimiser, and files.
 // Compiled once for each precision (translator_fp32.cpp, translator_bf16.cpp), so that a change elsewhere is cheap.
 // Read next: any_stack.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // validation.hpp -- a model on the dev rows of its run: loss and expert use by task, BLEU and chrF over fewer of them.
 // What was not measured is null, never a number. Read next: train.hpp, scoring.hpp.
 #pragma once

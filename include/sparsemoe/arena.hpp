@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // arena.hpp -- one allocation for a whole step. take() carves, Scope gives temporaries back, reset() ends the step.
 // The first step measures: what did not fit came from extra blocks, and reset() merges them into one block, so a steady
 // step allocates nothing. Read next: backend/cpu.hpp, whose Context holds the arena.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // concepts.hpp -- the contracts of precisions, collectives and Specs, each with a check_*() list. Those of the others
 // stand with what uses them: router_concept.hpp, backend/check_backend.hpp, optim/optimiser.hpp, testing/check_layer.hpp.
 // A checklist is a function of static_asserts, one imperative sentence for each missing item; call it under the struct

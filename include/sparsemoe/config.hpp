@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // config.hpp -- version, ABI namespace, host/device markers. Compilers and instruction sets are asked about here, and what
 // was found has a name; only what exists in one of them (warp shuffles, AVX-512) stands behind an #if elsewhere.
 // Every name of the library lives in sparsemoe::SPARSEMOE_ABI, an inline namespace that differs between host and CUDA

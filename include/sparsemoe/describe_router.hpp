@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // describe_router.hpp -- every trait and hook of a router as the library read it, so that a misspelt one is seen: what
 // is declared, what is a default because nothing was found, and which hooks are called. Read next: router_traits.hpp;
 // testing/check_router.hpp, which prints it.

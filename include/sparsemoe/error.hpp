@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // error.hpp -- the one exception the library throws on the host, and the way to build its sentence.
 // A message says what was wrong, where (file, line, tensor), and what was expected. Device code has no error path.
 // Read next: view.hpp.

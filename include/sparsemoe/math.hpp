@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // math.hpp -- the scalar functions of the kernels, written so that a compiler can vectorise the loops that call them.
 // exp of float is a branch-free polynomial (under 2 ulp); everything else is exact to the standard library.
 // Read next: kernels/rows.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // params.hpp -- a layer's parameters seen as a list: count, place in one buffer, initialise, name, convert.
 // Every layer has a Params<T> with visit(prefix, f) calling f(name, Tensor<T>&, Leaf) at the leaves, which
 // says what each is; it is the only reflection and serves weights, gradients, masters and optimiser moments. Read next:

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // precision.hpp -- Fp64, Fp32, Bf16, Fp16: a precision is five nouns (stored, computed, summed, remembered, routed),
 // and the two 16-bit types with their conversions, the same on host and device.
 // Read next: config.hpp; math.hpp; concepts.hpp for check_precision.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // random.hpp -- counter-based random numbers: a pure function of (seed, step, layer, purpose, index).
 // The same number comes out in any order, on any thread, rank or device, and after a resume; nothing holds state.
 // The generator is Philox4x32-10 of Random123 (Salmon et al. 2011). Read next: kernels/elementwise.hpp for a use.

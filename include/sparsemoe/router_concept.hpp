@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // router_concept.hpp -- the contract of a router: what it may be, what it is shown, what it says, and
 // check_router<R>(), which names in one imperative sentence each what is missing, or is there and would never be read.
 // Read next: routers/top_k.hpp for a router, describe_router.hpp, nn/moe.hpp for what is done with it.

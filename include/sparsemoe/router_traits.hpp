@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // router_traits.hpp -- a router's traits as the library reads them, with the defaults of what it does not declare.
 // Read next: describe_router.hpp, which prints them; model/by_name.hpp, where programs find them by a name.
 #pragma once

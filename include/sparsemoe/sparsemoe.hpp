@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // sparsemoe.hpp -- the umbrella for users: what runs on a CPU and needs no package beyond the core's.
 // Not here, include them by name: io/ (nlohmann-json), backend/cuda.hpp, backend/gemm/ providers, text/, testing.hpp.
 // The library itself never includes this file. Read next: concepts.hpp, then examples/hello_moe.cpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // team.hpp -- a team: the lanes that share one row. One lane on a host, a warp on a GPU, threads in tests.
 // A row functor asks who am I (lane), how many are we (lanes), and for the sum or maximum over the team.
 // Read next: kernels/rows.hpp for functors written against it, backend/barrier_team.hpp for a team of threads.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // view.hpp -- Row, Matrix and Tensor: a pointer and its extents. Row-major, trivially copyable, never owning.
 // Matrix is what kernels and layers work on; Tensor is what a parameter is (a stack of matrices for experts).
 // Read next: arena.hpp for where they lie, params.hpp for what visits Tensors, random.hpp for what fills them, team.hpp

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // weight_form.hpp -- weights of a model that only infers, where they are not plain values: int8 with one scale an
 // output channel, and values in a mapped file at any alignment. A product reads them where they lie and rounds each to
 // the type of the model, so it gives the bits of the same weights in plain form. Read next: backend/gemm/forms.hpp for

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Types, bits and the files beside the weights stay.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 ok "to ours" "$convert" "$folder/model" ours --layout sparsemoe

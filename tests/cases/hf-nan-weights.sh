@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # NaN is never an answer.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 for beam in 1 4; do

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # lib.sh -- sourced by tests/cases/*.sh, each the check of one case: NAME.sh FOLDER, with the programs in BIN and the
 # project's root in SM. A line a check, PASS or FAIL; the exit status is the number of failures.
 set -uo pipefail

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Lines of white space are empty lines and keep their place.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 train_toy

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Text whose lines are documents trains a tokenizer, or says how many lines are left out.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 ok corpus "$nmt" corpus --out corpus --tsv "$folder/text.tsv" --vocab 300

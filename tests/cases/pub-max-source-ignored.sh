@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # An option that is accepted is used.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 hf() { "$nmt" translate --model "$folder/model" --from eng_Latn --to fra_Latn --max-length 5 --threads 1 --json "$@" <"$folder/in.txt"; }

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Sentinels are where the tokenizer's file has them.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 ok generate "$generate" --model "$folder/model" --max-new-tokens 4 --threads 1 <"$folder/in.txt"

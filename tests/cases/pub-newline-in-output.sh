@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # A row an output, whatever is in it.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 ok generate "$generate" --model "$folder/model" --max-new-tokens 5 --threads 1 <"$folder/in.txt"

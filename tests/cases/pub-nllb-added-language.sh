@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # A language that a user added has the id of the tokenizer's files.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 row() { echo "the red house" | "$generate" --model "$folder/model" --from eng_Latn --to "$1" --beam 3 --max-new-tokens 6 --threads 1 --json; }

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Outputs do not depend on their company, or it is said.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 for b in 1 16; do

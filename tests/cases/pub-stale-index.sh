@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Of two files that could be meant, the one that transformers reads.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 ok generate "$generate" --ids --model "$folder/model" --max-new-tokens 6 --threads 1 <"$folder/in.txt"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # A language tag in a text is text.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 train_toy

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # White space of all kinds is cleaned as the training text was.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 train_toy

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # A language is known by any of its codes.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 for c in zh zho zho_Hans; do

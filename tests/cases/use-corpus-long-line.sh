@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # What is left out is counted.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 ok corpus "$nmt" corpus --out c --pair "$folder/a.en" "$folder/a.de" --source en --target de --vocab 1000

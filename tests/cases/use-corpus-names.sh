@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Names of languages as corpora have them.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 ok "the file's names" "$nmt" corpus --out c --tsv "$folder/names.tsv" --vocab 0

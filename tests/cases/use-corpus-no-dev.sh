@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # No validation rows: said, and null.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 ok corpus "$nmt" corpus --out c --tsv "$folder/part.tsv" --vocab 300

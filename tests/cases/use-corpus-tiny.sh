@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Thirty pairs.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 pair=(--pair "$folder/tiny.en" "$folder/tiny.de" --source en --target de)

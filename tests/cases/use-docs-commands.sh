@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # What the documents say runs.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 ok "the documents" "$SM/tests/check_docs.sh" "$BIN"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # A table that was not measured is left out, or says so.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 awk 'BEGIN{n=split("a the small fast red blue old new file text page line word tool game disk",w," ");x=8;print "en\tda";

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Never U+FFFD in an output.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 awk 'BEGIN{n=split("læs tekst fil åben ærlig øre 日本 語 русский слово œuvre été ça naïf",w," ");x=8;print "en\tda";

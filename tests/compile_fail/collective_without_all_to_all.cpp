@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Every verb is asked for by name, with its arguments.
 // expect: collective: add  void all_to_all_v(const T* from, const size_t* counts_out, T* to, const size_t* counts_in)
 #include "sparsemoe/concepts.hpp"

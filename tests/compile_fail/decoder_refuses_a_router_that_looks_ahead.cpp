@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A router may say that it looks at later tokens; an encoder takes it, a decoder does not.
 // expect: decoder: use a causal-safe router; this one looks at later tokens and cannot be decoded step by step
 #include "sparsemoe/backend/cpu.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // SentencePrefix scores the target so far: a decoder takes it, an encoder does not.
 // expect: encoder: use Sentence in place of SentencePrefix; an encoder sees the whole sentence
 #include "sparsemoe/backend/cpu.hpp"

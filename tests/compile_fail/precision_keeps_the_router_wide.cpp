@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The gate is in fp32 whatever the precision: in bf16 near-equal experts would swap places.
 // expect: precision: make router float or wider; selective precision keeps the router in fp32
 #include "sparsemoe/concepts.hpp"

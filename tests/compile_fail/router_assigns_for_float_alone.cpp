@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Layers run in float and in double.
 // expect: router: make assign a template over the team and T (float and double)
 #include "sparsemoe/concepts.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Layers run in float and in double.
 // expect: router: make choose a template over T (float and double)
 #include "sparsemoe/kernels/best.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A hook that is there and would not be called, and a trait that is no constant, are named.
 // expect: router: write capacity as  int32_t capacity(index_t tokens, bool training) const
 // expect: router: add  double noise_epsilon, beside noise()

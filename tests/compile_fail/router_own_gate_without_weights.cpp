@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A gate of one's own says how it weighs, and the slope of that.
 // expect: router: with Gate::own add weigh(...) and weigh_backward(...)
 #include "sparsemoe/kernels/best.hpp"

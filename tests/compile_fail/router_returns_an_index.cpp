@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // choose returns a Choice of top_k experts, even for one.
 // expect: router: return Choice<top_k> from choose
 #include "sparsemoe/kernels/best.hpp"

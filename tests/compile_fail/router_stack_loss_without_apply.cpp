@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A StackLoss is called as apply<Spec>(ctx, tokens, layers, comm).
 // expect: router: StackLoss needs apply<Spec>(ctx, tokens, layers, comm)
 #include "sparsemoe/nn/stack_loss.hpp"

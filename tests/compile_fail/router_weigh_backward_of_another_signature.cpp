@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // weigh_backward is found by its signature; one of another would be an error deep inside the layer.
 // expect: router: with Gate::own add weigh(...) and weigh_backward(...)
 #include "sparsemoe/kernels/best.hpp"

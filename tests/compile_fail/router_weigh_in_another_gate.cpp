@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // weigh() without Gate::own would never be called.
 // expect: router: use Gate::own with weigh() and weigh_backward()
 #include "sparsemoe/routers/top_k.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Level::none learns no scores, so there is no probability to weigh an expert's output by.
 // expect: router: with Level::none use Gate::constant; there is no score to weigh by
 #include "sparsemoe/concepts.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A router says how many experts it chooses.
 // expect: router: add  static constexpr int top_k
 #include "sparsemoe/kernels/best.hpp"

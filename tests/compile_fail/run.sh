@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/compile_fail/run.sh COMPILER FILE -- FILE compiles as it stands; with -DSHOULD_FAIL it must not, and the
 # compiler must print the text after each `// expect: ` line of the file. Without the first half, a test would also
 # pass because of a typing error.

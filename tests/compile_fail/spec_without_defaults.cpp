@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A bundle of policies inherits what it does not choose itself.
 // expect: spec: derive from SpecDefaults
 #include "sparsemoe/backend/cpu.hpp"

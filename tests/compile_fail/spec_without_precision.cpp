@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A stack names what its bundle of policies lacks.
 // expect: spec: add  using Precision = (sparsemoe::Fp32, Bf16, Fp16 or Fp64)
 #include "sparsemoe/backend/cpu.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What a user's first file does: include the library, call it, link.
 #include <cstdio>
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/consumer/run.sh -- other people's projects use the library: installed package, components, add_subdirectory,
 # FetchContent and a plain include path, each with what this machine has and with CUDA hidden.
 # Prints one line per case; exit status 0 or 1.

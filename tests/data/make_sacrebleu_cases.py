@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Writes sacrebleu_cases.json: what the real sacreBLEU gives for small texts of our own.
 
 Run once, in a virtual environment with sacrebleu 2.6:  python3 make_sacrebleu_cases.py > sacrebleu_cases.json

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // faults.c -- a library for LD_PRELOAD that lets one system call of a program go wrong. Used by tests/program/faults.sh.
 //   FAULTS_UNDER=DIR    only calls about files in this directory are counted (needed)
 //   FAULTS_CALLS=a,b    only these: open, read, write, fsync, rename, mkdir, unlink, truncate, close (default: all)

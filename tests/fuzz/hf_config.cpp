@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // fuzz/hf_config.cpp -- libFuzzer target: bytes as config.json and, behind a NUL, generation_config.json. A FileError
 // that names one of them, or sizes, routers, special tokens and options of a search within their limits.
 #include <cmath>

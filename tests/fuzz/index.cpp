@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // fuzz/index.cpp -- libFuzzer target: bytes as model.safetensors.index.json. A FileError, or an index that keeps its
 // promises: names sorted and unique, every shard a plain file name beside the index.
 #include <cstdlib>

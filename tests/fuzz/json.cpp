@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // fuzz/json.cpp -- libFuzzer target: bytes as a JSON config. A FileError, or a document that survives a round trip; a
 // config that is accepted is finite and comes back from its own JSON.
 #include <cmath>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // fuzz/memory_directory.hpp -- a directory of a fuzz target's own, in memory where the system has one: targets of code
 // that reads files run a few thousand times a second.
 #pragma once

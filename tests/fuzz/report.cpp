@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // fuzz/report.cpp -- libFuzzer target: bytes as a run's files. A FileError, or a page without markup of the input's and
 // without numbers that a browser cannot draw. Up to the first NUL: log.jsonl; to the second: scores.json; then
 // samples.json.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // fuzz/request.cpp -- libFuzzer target: bytes as what is translated or prompted, a line or a row of JSON, and as an
 // answer. An Error that begins with the line's place, or text that is UTF-8; rows of output that can be counted and
 // read back.

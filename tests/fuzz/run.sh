@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/fuzz/run.sh [RUNS] [TARGET...] -- builds the libFuzzer targets with AddressSanitizer and
 # UndefinedBehaviorSanitizer, then runs each on its committed corpus and RUNS inputs (default 3000) made from it.
 # New inputs are not kept; a failing one is left in build/fuzz. Status 77: there is no clang++-16.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // fuzz/safetensors.cpp -- libFuzzer target: bytes as a whole safetensors file. A FileError or a header that keeps its
 // promises (ranges tile the data, shapes match them, names unique); a header that is accepted survives a round trip.
 #include <cstdlib>

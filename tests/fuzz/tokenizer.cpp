@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // fuzz/tokenizer.cpp -- libFuzzer target: bytes as the files of a tokenizer, each up to a NUL: a text,
 // tokenizer_config.json, added_tokens.json, special_tokens_map.json, tokenizer.json; what is left is spiece.model. An
 // Error, or ids of the text within the vocabulary that turn into text again.

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """compare.py BUILD DIRECTORY... -- runs sparsemoe-generate of BUILD on checkpoints whose outputs are known, and compares.
 
 A directory holds model/, input.txt and expected.json, in one of two forms: what hf_random.py writes ("runs" with their

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """conformance_cases.py OUT [--seed N] [--add PREFIX ID...] -- writes cases for sparsemoe-conformance into the directory OUT: other parameter
 names, shapes and options than those of tests/data/goldens, in the same format (docs/conformance.md). Needs torch,
 safetensors and transformers (PyPI); optimisers and schedules are the packages' own, layers and routers are written down

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """generation.py OUT [--seed 0] -- small random checkpoints (T5, Mixtral), one for each thing that generation_config.json can
 ask of a search, with what transformers' generate() gives: keys that hf_random.py does not draw, and their meetings. OUT
 gets directories for compare.py. Lines whose outputs change when the weights change by 1e-6 are left out.

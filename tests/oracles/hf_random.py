@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """hf_random.py OUT [--count 64] [--seed 0] [--families t5,mixtral,...] -- random small checkpoints of every family that
 sparsemoe-generate runs, as the installed transformers saves them, and what its generate() gives for random ids.
 

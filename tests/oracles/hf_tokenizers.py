@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """hf_tokenizers.py -- small tokenizers of every family, and what the installed transformers makes of texts with them.
 
   hf_tokenizers.py make OUT [--small]     one directory a tokenizer: its files, config.json and golden.json

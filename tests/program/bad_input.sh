@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/program/bad_input.sh PROGRAM -- whatever is wrong gives one sentence that says what, where and what was expected,
 # a status that is not 0, and nothing overwritten or half written. SHOW=1 prints the sentences.
 . "$(dirname "$0")/lib.sh"

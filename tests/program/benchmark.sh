@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/program/benchmark.sh PROGRAM -- decoding speed side by side: what is measured is not tested, what is counted is.
 . "$(dirname "$0")/lib.sh"
 make_corpus corpus

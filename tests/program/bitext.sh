@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/program/bitext.sh PROGRAM -- the corpus command on text as it comes: bad rows, packed files, several pairs, sets
 # of one's own, any name of a language, tiny texts; and an archive that is not signed, which no setting makes good.
 . "$(dirname "$0")/lib.sh"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/program/bits.sh PROGRAM -- a run is a function of its settings: the same bytes on any number of threads, and after
 # any number of stops (SIGTERM) and kills (SIGKILL) as without.
 . "$(dirname "$0")/lib.sh"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/program/checkpoints.sh PROGRAM MODELS -- sparsemoe-generate gives what transformers 5.24 gives for checkpoints
 # that it wrote (tests/data/hf: a folder each with inputs and outputs), for each type of rotary positions, and for one
 # model however its files say it; and it refuses what a config.json asks and no model here has.

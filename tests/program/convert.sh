@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/program/convert.sh PROGRAM MODELS -- sparsemoe-convert: to our names and back gives the same files, shards are
 # read as one file is, and bad input gets one sentence and leaves nothing behind. MODELS: directories of checkpoints.
 models=$(realpath "$2")

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/program/corpus.sh SPARSEMOE-NMT SPARSEMOE-CORPUS -- the corpus tool as a program of its own does what the command
 # `sparsemoe-nmt corpus` does: the same files, the same sentences, the same exit statuses.
 own=$(realpath "${2:-.}")  # before lib.sh goes to a directory of its own

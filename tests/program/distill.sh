@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/program/distill.sh PROGRAM -- a dense student of a mixture of experts, by its distribution and by its translations:
 # of the extracted model's size, an ordinary run, the same after a kill; and the table that sets it beside extraction.
 . "$(dirname "$0")/lib.sh"

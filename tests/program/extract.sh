@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/program/extract.sh PROGRAM -- the sub-network of a task translates as the model does, byte for byte, as experts and
 # folded into dense layers; what cannot be extracted is refused and leaves nothing behind.
 . "$(dirname "$0")/lib.sh"

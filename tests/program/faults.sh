@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/program/faults.sh NMT CONVERT MODEL -- every system call of a command about its files fails once, or is the last
 # one before a kill. Then: one sentence and a status, or success; what was there is whole, old or new; the same command
 # run again succeeds, clears away what was left, and writes the bits of a run that nothing happened to.

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/program/generate.sh PROGRAM MODELS -- sparsemoe-generate gives what transformers' generate() gave, whatever the
 # batch, keeps the order of lines, and refuses bad input with one sentence. tests/data/generate has inputs and outputs.
 models=$(realpath "$2") data=$(realpath "$2/../../generate")

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/program/hash-lm.sh NMT PROGRAM -- a language model with hash layers beside switch and dense ones: all learn, equal
 # runs print the same, options that cannot work are refused.
 . "$(dirname "$0")/lib.sh" "$1"

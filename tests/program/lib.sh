@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # lib.sh -- sourced by the tests of the whole program: a scratch directory, a small made-up parallel text, a small model,
 # and checks that count. Usage: tests/program/NAME.sh PROGRAM; the exit status says whether all checks passed.
 # Works for a sanitizer build too: a report of a sanitizer fails the check that caused it.

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/program/lstm-lm.sh NMT PROGRAM -- LSTMs with a mixture of experts, flat and in two levels, beside a dense layer: all
 # learn at equal compute, equal runs print the same, options that cannot work are refused.
 . "$(dirname "$0")/lib.sh" "$1"

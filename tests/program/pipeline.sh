@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/program/pipeline.sh PROGRAM -- the way of a user: import, train, translate, evaluate, report.
 . "$(dirname "$0")/lib.sh"
 

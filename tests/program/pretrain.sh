@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/program/pretrain.sh NMT PROGRAM -- Switch pre-training beside a dense T5: both learn to fill in hidden spans, the
 # fine-tuned models to translate; equal runs print the same; options that cannot work are refused.
 . "$(dirname "$0")/lib.sh" "$1"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/program/routers.sh PROGRAM -- every router in each stack trains and translates, with the other settings that
 # change the model; and a translation does not depend on the lines beside it.
 . "$(dirname "$0")/lib.sh"

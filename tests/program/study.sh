@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/program/study.sh PROGRAM -- routing strategies side by side, and who uses which expert.
 . "$(dirname "$0")/lib.sh"
 make_corpus corpus

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/program/training.sh PROGRAM -- what training says and leaves behind when something is amiss: nothing to validate on,
 # pairs left out, options changed on the way, a run that diverges, a directory that goes away, signals, damaged files.
 . "$(dirname "$0")/lib.sh"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/program/translate.sh PROGRAM -- translate as a filter: any length, in order, as soon as ready; beams, n-best and
 # JSON; lines that are empty, too long or no text.
 tests=$(realpath "$(dirname "$0")/..")

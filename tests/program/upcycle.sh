@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # tests/program/upcycle.sh PROGRAM -- train --upcycle-from: at step 0 the sparse model translates as the dense one does,
 # and what cannot be a start is refused and leaves nothing behind.
 . "$(dirname "$0")/lib.sh"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Two translation units include the library; the program links only if every definition is inline or a template.
 #include <cstdio>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The second translation unit of two_tu.
 #include "sparsemoe/config.hpp"
 #include "sparsemoe/error.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tools/conformance/activation.hpp -- activations by transformers' names, chosen at run time so that a layer is
 // compiled once for all of them. Read next: tools/conformance/layers.cpp.
 #pragma once

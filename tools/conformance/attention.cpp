@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tools/conformance/attention.cpp -- attention of T5, NLLB and Mixtral.
 #include "sparsemoe/nn/attention.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tools/conformance/bound.hpp -- a case being run in one precision, and a layer bound to the reference's parameters.
 // Read next: tools/conformance/kinds.hpp.
 #pragma once

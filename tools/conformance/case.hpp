@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tools/conformance/case.hpp -- one case of a golden directory: its options, its tensors, and the comparison against
 // marks. A case keeps account of what was asked of it: an option nobody read, an input nobody used and a result nobody
 // compared fail it by name. Read next: tools/conformance/bound.hpp, then layers.cpp for the first kinds.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tools/conformance/kinds.hpp -- the kinds of cases, each group in a translation unit of its own that adds its kinds.
 // Read next: tools/conformance/optim.cpp, the plainest.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tools/conformance/layers.cpp -- norms, feed-forward blocks, activations, cross entropy, buckets and positions.
 #include "activation.hpp"
 #include "kinds.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tools/conformance/logit_gradient.hpp -- the part of a loss that is a product of logits and a cotangent.
 #pragma once
 

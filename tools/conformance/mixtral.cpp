@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tools/conformance/mixtral.cpp -- Mixtral checkpoints: forward, routing, losses, backward, generation.
 #include "sparsemoe/hf/mixtral.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tools/conformance/model_case.hpp -- what the cases of encoder-decoder models share: the batch, hidden states, logits,
 // losses, every gradient under the checkpoint's names, and generated tokens with their scores.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tools/conformance/noisy.cpp -- noisy top-k gating of one and two levels, with recorded noise. k and the branches are
 // the case's.
 #include "kinds.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tools/conformance/optim.cpp -- optimisers and clipping along the reference's trajectories, and schedules. Any number
 // of parameters, of any names and shapes: those of in/param/<name>.
 #include "kinds.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tools/conformance/routing.cpp -- routing as in papers: Switch, GShard with recorded draws, expert choice, hash
 // tables.
 #include "kinds.hpp"

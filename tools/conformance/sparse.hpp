@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tools/conformance/sparse.hpp -- a sparse layer on one batch, with its cache, statistics and gradients. Draws and
 // tables are given to the routers; everything else is our layer. Read next: routing.cpp.
 #pragma once

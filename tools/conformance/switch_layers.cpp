@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tools/conformance/switch_layers.cpp -- the router and the sparse layer of transformers' Switch Transformer, and the
 // balance losses of all three families on given logits.
 #include <cstring>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tools/conformance/switch_transformer.cpp -- Switch Transformer checkpoints: forward, routing, losses, backward,
 // generation.
 #include "sparsemoe/hf/switch_transformer.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tools/conformance/t5.cpp -- T5 checkpoints: forward, backward, generation.
 #include "sparsemoe/hf/t5.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tools/conformance/top_k_blocks.cpp -- the top-k blocks of Mixtral and NLLB, and NLLB's router alone.
 #include "activation.hpp"
 #include "kinds.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tools/conformance/views.hpp -- vectors seen as matrices.
 #pragma once
 

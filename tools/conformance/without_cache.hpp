@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tools/conformance/without_cache.hpp -- generation as with use_cache=false: every step runs the decoder over all that
 // was generated. Where routing looks at a whole sequence, as Switch Transformers' capacity does, its output differs
 // from that of steps with kept keys and values.

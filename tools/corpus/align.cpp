@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // align.cpp -- the functions of align.hpp, which says what they do.
 #include "align.hpp"
 

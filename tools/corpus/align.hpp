@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // align.hpp -- from two descriptions to pairs of segments: unwrap lines, match units, split and align sentences.
 // Main idea: structure first (paragraphs and list items of both sides must agree in kind), lengths second (Gale and
 // Church, 1993, "A program for aligning sentences in bilingual corpora"); whatever looks wrong stays a whole paragraph.

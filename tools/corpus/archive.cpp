@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // archive.cpp -- the functions of archive.hpp, which says what they do.
 #include "archive.hpp"
 

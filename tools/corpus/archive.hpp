@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // archive.hpp -- the index files of one suite as apt left them, believed only as far as the archive has signed them.
 // Main idea: gpgv checks the signature of the release file, the release file has the SHA-256 of every index, and an
 // index is read only if it has it. So it does not matter who put the files there. Read next: fetch.hpp, which gets

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // build.cpp -- the functions of build.hpp, which says what they do.
 #include "build.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // build.hpp -- from the fetched index files to one table of segments: join, align, filter, merge.
 // Main idea: one language at a time, so that memory holds the table and a single language's text; English is prepared
 // once. The report has a row per language, the funnel from descriptions to unique pairs. Read next: split.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // child.cpp -- the functions of child.hpp, which says what they do.
 #include "child.hpp"
 

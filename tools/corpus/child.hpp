@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // child.hpp -- runs another program without a shell, and takes what it says.
 // Read next: fetch.hpp, which runs apt.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // clean.cpp -- the functions of clean.hpp, which says what they do.
 #include "clean.hpp"
 

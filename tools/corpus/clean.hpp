@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // clean.hpp -- makes text uniform (NFC, plain spaces) and says which pairs are no translations of each other.
 // Main idea: every rule has a name, so that the builder reports how many pairs each took; the limits are in one struct.
 // Read next: split.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // command.cpp -- the functions of command.hpp, which says what they do.
 #include "command.hpp"
 

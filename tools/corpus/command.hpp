@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // command.hpp -- the command `corpus`: makes a parallel corpus from Debian's package descriptions or from users' files.
 // Main idea: fetch, build, split, tokenizer, write, read back, prove that nothing leaks; a header has each step.
 // Read next: fetch.hpp for the first step, read_corpus.hpp to use the result.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // fetch.cpp -- the functions of fetch.hpp, which says what they do.
 #include "fetch.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // fetch.hpp -- downloads Debian's package description translations with apt, in a private directory, as any user.
 // Main idea: apt-get update with a configuration of its own: the machine's is asked for the address of the archive and
 // for proxies, and for nothing else, so that neither its hooks run nor its exceptions for unsigned archives hold. Every

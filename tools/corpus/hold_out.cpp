@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hold_out.cpp -- the functions of hold_out.hpp, which says what they do.
 #include "hold_out.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hold_out.hpp -- divides users' parallel text into train, dev and test, or around the dev and test sets they brought.
 // Main idea: rows that share a text in any language (text_key of keys.hpp) belong together and go to one part whole;
 // leaks.hpp proves it with the same rule. Nothing is judged. Read next: write.hpp.

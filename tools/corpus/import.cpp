@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // import.cpp -- the functions of import.hpp, which says what they do.
 #include "import.hpp"
 

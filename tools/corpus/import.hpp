@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // import.hpp -- reads users' own parallel text: TSV files and pairs of line-by-line files, as they come from the web.
 // Main idea: rows that cannot be used are left out and counted by reason, never changed; with `strict` the first one
 // ends it with file:line. What fits no row (files of unequal length, no header) is always an Error. Read next:

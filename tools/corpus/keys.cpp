@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // keys.cpp -- the functions of keys.hpp, which says what they do.
 #include "keys.hpp"
 

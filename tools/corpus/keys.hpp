@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // keys.hpp -- what makes two segments alike: keys, package families, word 3-grams.
 // Main idea: names, digits and punctuation are noise in package descriptions, so texts are compared without them; an
 // inverted index over 3-grams compares a stream of texts with a fixed pool. Read next: split.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // languages.cpp -- the functions of languages.hpp, which says what they do.
 #include "languages.hpp"
 

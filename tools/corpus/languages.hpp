@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // languages.hpp -- what the corpus builder knows about languages and characters.
 // Main idea: every rule that differs between languages asks script_of(); nothing else in the builder names a language.
 // Character classes come from utf8proc. Read next: parse.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // leaks.cpp -- the functions of leaks.hpp, which says what they do.
 #include "leaks.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // leaks.hpp -- proves from a corpus as it was read back that dev and test share nothing with train.
 // Main idea: it knows the files only, nothing of how they were made; the builder refuses to publish a leaking corpus.
 // Read next: command.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // sparsemoe-corpus -- makes a parallel corpus from Debian's package descriptions or from users' files.
 // Example:  sparsemoe-corpus --out corpus --languages da,it
 //           sparsemoe-corpus --out corpus --pair news.en news.de

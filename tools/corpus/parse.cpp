@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // parse.cpp -- the functions of parse.hpp, which says what they do.
 #include "parse.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // parse.hpp -- reads Translation-XX and Packages files, and takes a description apart into paragraphs and units.
 // Main idea: a unit is a run of text lines or one list item, still wrapped as it was; preformatted lines are dropped
 // because they are tables, commands and logos. Read next: align.hpp.

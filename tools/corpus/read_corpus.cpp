@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // read_corpus.cpp -- the functions of read_corpus.hpp, which says what they do.
 #include "read_corpus.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // read_corpus.hpp -- a corpus in memory, and the reader of a corpus directory.
 // Main idea: a row is one segment in several languages; its id joins the files of a split. Plain .tsv, .tsv.xz or
 // .tsv.gz. Read next: write.hpp, which makes the directory; text/bleu.hpp for scoring what a model makes of it.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // split.cpp -- the functions of split.hpp, which says what they do.
 #include "split.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // split.hpp -- caps repeated text and divides segments into train, dev and test by package family, without leaks.
 // Main idea: whole families of source packages are held out by a fixed hash of their name, then everything in dev and
 // test that resembles a training segment is taken out. leaks.hpp proves it again from the files. Read next: leaks.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // text_file.cpp -- the functions of text_file.hpp, which says what they do.
 #include "text_file.hpp"
 

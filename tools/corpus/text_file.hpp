@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // text_file.hpp -- the whole text of a file that somebody else wrote: plain, gzip or xz, told apart by its first bytes.
 // Main idea: a limit before every allocation, so that a pipe, a device, a hole of terabytes or a bomb is one sentence
 // at once. Read next: import.hpp and read_corpus.hpp, which take it apart.

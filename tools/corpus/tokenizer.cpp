@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tokenizer.cpp -- the functions of tokenizer.hpp, which says what they do.
 #include "tokenizer.hpp"
 

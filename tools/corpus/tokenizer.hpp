@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tokenizer.hpp -- a SentencePiece model with one tag per language, as train_tokenizer.hpp makes it. No unit but its
 // own sees SentencePiece's headers, so that CUDA sources may use it. Read next: train_tokenizer.hpp.
 #pragma once

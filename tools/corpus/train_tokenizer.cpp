@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // train_tokenizer.cpp -- the functions of train_tokenizer.hpp, which says what they do.
 #include "train_tokenizer.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // train_tokenizer.hpp -- trains a SentencePiece model with one tag per language.
 // Main idea: sample lines with temperature so that small languages get pieces too; no text normalisation, so decoding
 // gives back the text; byte fallback, so nothing is unknown; tags are control symbols, which no text contains.

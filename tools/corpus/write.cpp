@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // write.cpp -- the functions of write.hpp, which says what they do.
 #include "write.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // write.hpp -- writes a corpus directory so that it is there whole or not at all.
 // Main idea: everything goes into a directory of its own beside the target, which is synced and renamed at the end; on
 // an error it is removed. Read next: read_corpus.hpp, the reader of the same files.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // added_tokens.hpp -- tokens that are one token wherever a text has them: special tokens, sentinels, languages and what
 // a user added. They are cut out before the model sees the text. Read next: settings.hpp, pipeline.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // bpe.hpp -- a BPE model of a tokenizer.json: characters, and the pair of the lowest rank merged as long as there is
 // one (Sennrich et al. 2016). Read next: tokenizer_json.hpp.
 #pragma once

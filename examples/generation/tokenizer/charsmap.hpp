@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // charsmap.hpp -- SentencePiece's precompiled_charsmap: which characters become which, as a double array over bytes
 // and a block of strings. Every index is checked: the bytes come from a file.
 // Read next: normalizer.hpp, sentencepiece_file.hpp.

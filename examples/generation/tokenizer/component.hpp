@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // component.hpp -- one object of a tokenizer.json, {"type": ..., ...}, read key by key: a type that is not offered and
 // a key that is not known are named with their place and file. Read next: normalizer.hpp, pre_tokenizer.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // decoder.hpp -- the "decoder" of a tokenizer.json: pieces back into text. Read next: pipeline.hpp.
 #pragma once
 

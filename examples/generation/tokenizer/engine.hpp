@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // engine.hpp -- what stands behind Tokenizer: one engine reads SentencePiece's model and bytes, as the slow tokenizers
 // of transformers 4 do, one a tokenizer.json, as the fast ones. Read next: sentencepiece_tokenizer.hpp, pipeline.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // language_codes.hpp -- the languages that NLLB and M2M-100 count their ids by, in their order, for directories whose
 // files do not say the ids. Read next: settings.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // normalizer.hpp -- the "normalizer" of a tokenizer.json: what becomes of a text before it is cut. SentencePiece's
 // precompiled map, replacements, stripping, Unicode's normal forms and lower case are offered.
 // Read next: pre_tokenizer.hpp.

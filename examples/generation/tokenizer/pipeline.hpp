@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // pipeline.hpp -- a tokenizer.json run as the library "tokenizers" does: added tokens, normaliser, pre-tokenizer,
 // model, and the decoder on the way back. Read next: examples/generation/tokenizer.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // post_processor.hpp -- the "post_processor" of a tokenizer.json: ids before and behind those of a text. Templates are
 // offered, since they are what the families that run here have. Read next: decoder.hpp.
 #pragma once

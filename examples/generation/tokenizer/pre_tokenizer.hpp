@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // pre_tokenizer.hpp -- the "pre_tokenizer" of a tokenizer.json: where a text is cut before the model sees it. Metaspace
 // (SentencePiece's sign for a space), WhitespaceSplit and sequences of them are offered.
 // Read next: unigram.hpp, bpe.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // prefix_index.hpp -- a set of words by their bytes, with numbers: which of them a text starts with. Sorted words and
 // a range that narrows byte by byte, so it takes no more memory than the words.
 // Read next: added_tokens.hpp, unigram.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // sentencepiece_file.hpp -- opens a SentencePiece model that may be damaged or hostile. The library believes indices of
 // the file, so its bytes are looked through before: fields within their messages, pieces that are texts, maps that do
 // not lead out of themselves. Read next: sentencepiece_tokenizer.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // sentencepiece_tokenizer.hpp -- spiece.model, tokenizer.model or sentencepiece.bpe.model (with vocab.json for
 // M2M-100), and ByT5's bytes, which have no file: as the slow tokenizers of transformers 4.57 read them. Read next:
 // examples/generation/tokenizer.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // settings.hpp -- what the small files of a tokenizer say: tokenizer_config.json, special_tokens_map.json and
 // added_tokens.json. Every key is read, known to have no effect here, or refused by name; docs/tokenizers.md has the
 // list. Read next: sentencepiece_tokenizer.hpp, pipeline.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // text_model.hpp -- the "model" of a tokenizer.json: pieces with ids, and how a part of a text is cut into them.
 // Read next: unigram.hpp, bpe.hpp.
 #pragma once

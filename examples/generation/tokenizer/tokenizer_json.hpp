@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // tokenizer_json.hpp -- reads a tokenizer.json: its vocabulary and merges, which may be hundreds of thousands, into
 // plain tables in one pass, the rest into a small document. Read next: pipeline.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // unicode.hpp -- the classes of characters that tokenizers ask for, as Rust's regex and Python's str have them, and
 // grapheme clusters. Read next: normalizer.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // unigram.hpp -- a Unigram model of a tokenizer.json: of all ways to cut a text into pieces the one of the highest sum
 // of scores (Kudo 2018). Read next: bpe.hpp, tokenizer_json.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // benchmark/limits.hpp -- what this machine allows: bytes a second that it reads from a buffer of a given size,
 // products a second of a large expert; and from both the least time that decoding steps can take. Read next:
 // benchmark.hpp.

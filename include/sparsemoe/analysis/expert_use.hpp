@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // analysis/expert_use.hpp -- who uses which expert: counts by (layer, group, expert), where a group is a language or a
 // translation direction; entropy, experts nobody uses, and how alike two groups are (Kudugunta et al. 2021, figures
 // 5-11). Read next: analysis/linkage.hpp for a tree of likeness, report/routing_report.hpp for the page.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // analysis/linkage.hpp -- average-linkage clustering (UPGMA) of a few items from their distances: a tree for a report.
 // Read next: report/svg_tree.hpp, which draws it.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // backend/barrier_team.hpp -- a team of real threads that share a row: how a warp's strided, reducing form of a functor
 // runs, and is watched by ThreadSanitizer, on a CPU. For tests; Lanes4 is the CPU backend with such a team.
 // A functor that lets one lane read what another writes without a reduction in between is a race here as on a GPU.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // backend/check_backend.hpp -- the contract of a backend: memory, a context, and the verbs that every layer is made of.
 // A backend is a struct of static functions; whoever writes one puts  static_assert(check_backend<Mine>());  under it.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // backend/cpu.hpp -- the CPU backend: Thrust's host systems run the functors and the scan, a GEMM provider multiplies.
 // Parallel over rows, and over (expert, row block, column block) tiles of products, never inside a small product. How
 // work is cut depends on shapes alone, so every thread count gives the same bits.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // backend/cuda.hpp -- the CUDA backend: the verbs of backend/cpu.hpp on one GPU. Small launchers run the functors, CUB
 // scans, cuBLASLt multiplies. All of it is queued in order on the context's stream; only copies to and from the host,
 // synchronise(), and the offsets of a grouped product wait. A steady step allocates nothing.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // backend/cuda_check.hpp -- every CUDA and cuBLAS status becomes an Error that says the call, the reason and a remedy.
 // Kernels run later than their launch: the call named may be the first that noticed. Read next: backend/cuda.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // backend/cuda_gemm.hpp -- matrix products by cuBLASLt: one function for every storage type, transposition and batch.
 // 16-bit and float operands are summed in float (no TF32), double in double; partial sums are never rounded to 16 bits.
 // cuBLASLt keeps its own cache of heuristics, so a plan is asked for at every call and nothing is kept here.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // backend/product.hpp -- the words in which layers ask a backend for products: transposition, batches of matrices, and
 // work to be done on a tile while it is in cache. Read next: backend/cpu.hpp for the verbs.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // comm/solo.hpp -- Solo: the collective of a run with one rank. Every verb is a copy or nothing.
 // Read next: comm/threads.hpp.
 #pragma once

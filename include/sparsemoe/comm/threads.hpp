@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // comm/threads.hpp -- Threads: n ranks as n threads of one process, for tests and for machines with one address space.
 // A verb publishes its operands, meets the other ranks, reads theirs, and meets again; sums go in rank order, so every
 // rank gets the same bits. A rank that fails calls abort(), and nobody waits for it. Read next: concepts.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hf/activation.hpp -- the activation that a config.json names, chosen at run time, so that a family is compiled once
 // for all of them. Read next: kernels/elementwise.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hf/any_model.hpp -- a model of whatever family a checkpoint's config.json names. Including this compiles them all;
 // a program for one family includes that family's header. Read next: hf/t5.hpp.
 #pragma once

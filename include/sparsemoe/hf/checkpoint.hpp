@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hf/checkpoint.hpp -- weights into a model from a Hugging Face directory by the family's table of names. Every name,
 // shape and type is checked before a weight changes. Read next: hf/export.hpp for the way out, hf/t5.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hf/config.hpp -- the config.json of a Hugging Face checkpoint, read key by key: a wrong key is named with its file.
 // Read next: hf/keys.hpp, hf/sizes.hpp and hf/special_tokens.hpp, which read it; hf/tensors.hpp for the weights beside
 // it, hf/t5.hpp for a family.

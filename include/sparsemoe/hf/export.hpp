@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hf/export.hpp -- a model's weights as a Hugging Face directory. What would not fit into its type is named before
 // anything is written, and a directory appears whole or not at all. Read next: hf/checkpoint.hpp for the way in.
 #pragma once

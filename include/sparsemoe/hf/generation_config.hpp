@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hf/generation_config.hpp -- how a checkpoint wants to generate: every key of generation_config.json that transformers
 // 4.38 to 5.24 know is obeyed, known to change nothing, or refused by name. Where there is no such file, the keys are
 // looked for in config.json, as in transformers. Read next: hf/special_tokens.hpp, infer/search_options.hpp,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hf/keys.hpp -- every key of config.json that transformers 4.38 to 5.24 write for our families: read, or known to have
 // no effect here and why. Any other is refused by name, so that nothing a file asks for is passed over in silence.
 // Read next: hf/config.hpp, docs/huggingface.md.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hf/losses.hpp -- the balance losses of transformers' MoE models, which are taken over all sparse layers of a stack at
 // once: f and P are averaged over layers before they are multiplied. StackLoss policies of the routers in this folder.
 // Read next: hf/switch_router.hpp, hf/nllb_router.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hf/mixtral.hpp -- Mixtral checkpoints (Jiang et al. 2024; transformers' "mixtral"): a decoder-only model with rotary
 // positions, shared key heads, a window if asked for, and top-k experts with SwiGLU in every layer. Read next:
 // hf/rope.hpp, model/language_model.hpp.

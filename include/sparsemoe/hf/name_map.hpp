@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hf/name_map.hpp -- one table says under which name and in which layout a family of checkpoints keeps each of our
 // parameters; it is read in both directions. Read next: hf/checkpoint.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hf/nllb.hpp -- NLLB and M2M-100 checkpoints (NLLB Team 2022; transformers' "nllb-moe" and "m2m_100"): a pre-norm
 // transformer with sinusoidal positions and biases, and, in the first, top-2 sparse layers. Read next:
 // hf/nllb_router.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hf/nllb_router.hpp -- the top-2 router of transformers' NLLB-MoE: how the second expert is taken and when weights are
 // normalised are values, capacity is a number in training and a share of the tokens in evaluation. Read next:
 // hf/nllb.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hf/rope.hpp -- rotary positions as config.json asks for them: rope_theta and rope_scaling of transformers 4, or
 // rope_parameters of 5, in the types default, linear, dynamic, yarn, longrope and llama3. Read next: nn/rotation.hpp.
 #pragma once

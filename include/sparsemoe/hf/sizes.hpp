@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hf/sizes.hpp -- what a config.json asks for against what lies beside it, before anything of that size is allocated;
 // and whether a checkpoint has an output head of its own. Read next: hf/tensors.hpp, hf/t5.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hf/special_tokens.hpp -- which ids a checkpoint begins, ends and pads with. Every id is compared with the vocabulary
 // here, before it is an index of anything. Read next: hf/generation_config.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hf/switch_router.hpp -- the router of transformers' Switch Transformer, where it is not that of the paper: a number
 // of slots for each sequence, by position; padding is routed (MoeConfig::route_padding). Read next: hf/losses.hpp,
 // hf/switch_transformer.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hf/switch_transformer.hpp -- Switch Transformer checkpoints (Fedus et al. 2021; transformers' "switch_transformers"):
 // a T5 whose every n-th feed-forward is sparse. Read next: hf/switch_router.hpp for how its routing differs from the
 // paper's.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hf/t5.hpp -- T5 checkpoints (Raffel et al. 2020; transformers' "t5", "mt5" and "umt5", ByT5 among them): the
 // configuration, the names, and the model they are. T5 1.0 (ReLU, tied head) and 1.1 (gated, untied) alike; the Switch
 // Transformer builds on it. Read next: hf/activation.hpp; hf/switch_transformer.hpp, hf/nllb.hpp and hf/mixtral.hpp for

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // hf/tensors.hpp -- the weights of a Hugging Face directory: model.safetensors, or the shards that
 // model.safetensors.index.json names, as one set. Read next: hf/config.hpp for the file beside them, hf/name_map.hpp.
 #pragma once

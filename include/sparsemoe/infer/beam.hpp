@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // infer/beam.hpp -- the bookkeeping of beam search on the host: which beams go on, which outputs are kept, when a
 // sentence is done. No model in here: candidates come in, rows to go on from come out. The rules are those of Hugging
 // Face's generate() (transformers 4.57 and 5.24, _beam_search and _sample): its outputs can be compared. Read next:

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // infer/candidates.hpp -- from logits to the continuations a search looks at: the normaliser of a row, ids that may not
 // come next, and the best few of a row. Row functors for both devices; a row's results do not depend on other rows.
 // Read next: infer/beam.hpp, which chooses among the candidates of all beams.

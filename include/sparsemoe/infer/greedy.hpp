@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // infer/greedy.hpp -- batched greedy decoding: the search of one beam, for those who want a token list and no scores.
 // Read next: infer/search.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // infer/int8.hpp -- expert weights in 8 bits, for models that only infer: set MoeConfig::expert_form to
 // WeightForm::int8 before the model is made, and loading quantises every expert matrix; they are never in memory in
 // full. Routers, biases and dense layers keep their type. Here: what that saves, and the same rounding for plain

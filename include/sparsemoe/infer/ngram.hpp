@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // infer/ngram.hpp -- no n-gram twice: which tokens would repeat one, of the text itself or of another. On the host.
 // Read next: infer/beam.hpp.
 #pragma once

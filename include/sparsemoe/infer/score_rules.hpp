@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // infer/score_rules.hpp -- what changes the scores of the next token before a search chooses: penalties, biases, ids
 // that may not come. The rules and their order are those of transformers' logits processors. On the host they name ids
 // of rows (ScoreEdits); infer/candidates.hpp has the functor that changes the scores. Read next: infer/ngram.hpp.

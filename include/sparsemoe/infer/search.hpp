@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // infer/search.hpp -- batched greedy and beam search over a model with encode() or prefill(), begin(), select() and
 // step(): encode the source or read the prompt once, then one token a beam a step. Finished sentences leave the batch;
 // rows do not see each other, so an output does not depend on its company. A steady step allocates nothing. Read next:

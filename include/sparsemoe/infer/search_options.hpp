@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // infer/search_options.hpp -- what a search is asked for and what it gives: options and hypotheses. Read next:
 // infer/score_rules.hpp, infer/beam.hpp.
 #pragma once

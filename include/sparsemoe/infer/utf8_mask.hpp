@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // infer/utf8_mask.hpp -- byte-fallback pieces that keep to UTF-8: which bytes may follow those of a character begun.
 // Read next: infer/beam.hpp.
 #pragma once

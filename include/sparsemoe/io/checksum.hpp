@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // checksum.hpp -- CRC-32C, for accidents inside a record, and SHA-256, for files listed in a manifest.
 // Main idea: both are incremental objects fed with bytes; tables are computed at compile time.
 // Read next: manifest.hpp.

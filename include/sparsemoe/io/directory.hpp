@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // directory.hpp -- checkpoint directories that appear whole or not at all, and the LATEST pointer beside them.
 // Main idea: RUN/step-120.tmp-<id>/ is filled, every file in it is fsynced, then one rename makes it RUN/step-120/.
 // Read next: file.hpp, file_set.hpp; manifest.hpp, which says whether a finished directory can still be believed.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // environment.hpp -- the variables of the environment that our threads obey, checked like options before they do:
 // OpenMP's runtime takes a million threads at its word, and only warns about what it cannot read.
 // Read next: run_main.hpp.

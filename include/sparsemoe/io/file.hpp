@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // file.hpp -- files that are either whole or absent: RAII descriptors, atomic files, atomic directories.
 // Main idea: write under a temporary name in the same directory, fsync, rename, fsync the directory. A kill, a full
 // disk or a power cut leaves the old content or the new content, never a mixture. Read next: unfinished.hpp for what a

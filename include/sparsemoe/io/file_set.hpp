@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // file_set.hpp -- several files of one directory that belong together: all new or all old.
 // Main idea: a new directory is filled, with links to whatever else the old one holds, and the two names are swapped in
 // one step. A directory that cannot be swapped gets its files one by one, each whole. Read next: directory.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // json.hpp -- JSON documents from files that may be damaged or hostile: bounded size and depth, no duplicate keys.
 // Main idea: a scan bounds the memory before any is taken; one SAX pass checks depth, keys and UTF-8 without building
 // anything; only then is the value built.

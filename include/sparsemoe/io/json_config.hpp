@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // json_config.hpp -- config structs to and from JSON, driven by the struct's own field list.
 // Main idea: a config offers template <class F> void visit(F&& f) { f("layers", layers, "number of layers"); ... };
 // the same list drives the command line. Unknown keys and wrong types are errors. Read next: options.hpp.

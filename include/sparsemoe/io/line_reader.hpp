@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // line_reader.hpp -- lines of a file descriptor such as standard input: an error of read() is never the end of the
 // input, and a program that reads ahead for speed can ask whether the next line is there already, as it must not wait
 // for more while somebody waits for its answer. Read next: file.hpp, for whole files.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // log.hpp -- the run's log: one JSON object per line, appended with one write per line.
 // Main idea: a kill loses at most the line being written; a resumed run cuts the lines past its checkpoint, so that the
 // log is the one an uninterrupted run would have. A disk that is full for a while costs no line and no step: lines

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // manifest.hpp -- manifest.json of a checkpoint directory: every file with its size and SHA-256.
 // Main idea: written last into a directory that appears by one rename; verified before a byte of it is used, so that a
 // missing, truncated or corrupt file is one sentence and not a wrong model. Read next: checksum.hpp, directory.hpp.

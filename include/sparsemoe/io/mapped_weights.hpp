@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // io/mapped_weights.hpp -- weights that are multiplied where they lie in their safetensors file. The file is mapped,
 // the parameters of file form point into it, and the system reads the pages that are used and drops them when it needs
 // room. Tensors may begin at any byte. Read next: weight_form.hpp, nn/moe.hpp for what is read ahead.

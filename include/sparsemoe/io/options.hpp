@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // options.hpp -- command-line options from a config's field list, with CLI11. The only header that needs CLI11.
 // Main idea: f("learning_rate", lr, "peak learning rate") becomes --learning-rate; precedence is defaults < --config
 // FILE < command line, wherever --config stands among the arguments. Read next: json_config.hpp.

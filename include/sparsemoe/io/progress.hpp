@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // progress.hpp -- how far a run is: a bar on a terminal, plain lines in a file or pipe.
 // Main idea: update() is called every step and decides itself whether to print, so that the loop has no conditions.
 // Read next: short_text.hpp; log.hpp, which keeps the numbers.

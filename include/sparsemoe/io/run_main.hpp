@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // run_main.hpp -- what main() of every program is: signals, environment, one sentence for every exception, the exit
 // status, and whether standard output took what was printed.
 //   int main(int argc, char** argv) { return sparsemoe::run_main("sparsemoe-x", argc, argv, program); }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // safetensors.hpp -- reads and writes tensors in the safetensors format, the container of weights and training state.
 // Main idea: the reader believes nothing before the whole header is checked, then copies one tensor at a time into the
 // caller's buffer; the writer streams from the caller's memory into an atomic file. Read next: safetensors_header.hpp;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // safetensors_header.hpp -- the JSON header of a safetensors file: strict, bounded parsing and its inverse.
 // Main idea: a SAX state machine with a fixed depth accepts exactly the format and nothing else; the ranges must then
 // tile the data section. A file is hostile until all of this has passed. Read next: safetensors.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // sharded.hpp -- a model in several safetensors files, described by model.safetensors.index.json, as one set of
 // tensors. Main idea: the index says which shard holds which tensor; nothing is believed before every shard is open and
 // both sides agree. Read next: safetensors.hpp for one file, hf/tensors.hpp for a directory with either.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // short_text.hpp -- numbers and durations for people: three digits and a unit.
 // Main idea: one spelling for the progress line, the tables and the axes of the report.
 // Read next: progress.hpp.

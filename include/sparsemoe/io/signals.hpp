@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // signals.hpp -- what a program does when it is told to end: by default it removes what it has half built, ends its
 // children and leaves with 128 + signal; a training loop that holds StopsBetweenSteps is only told, and saves.
 // A second signal ends the process at once. Read next: run_main.hpp, which switches this on.

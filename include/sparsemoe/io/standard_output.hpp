@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // standard_output.hpp -- whether standard output took what was printed. run_main() asks at the end; a program that
 // answers line by line asks after each. Read next: run_main.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // terminal.hpp -- text on its way to a person: nothing that a file, an option or the environment holds may steer the
 // terminal. Control characters, marks that turn the direction of writing and bytes that are no UTF-8 become escapes.
 // Read next: text/utf8.hpp; run_main.hpp, which prints what ends a program.

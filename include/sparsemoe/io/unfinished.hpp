@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // unfinished.hpp -- what this process has half built on disk, so that it can be removed when the process is told to
 // end, and what processes that are gone have left, so that the next one removes it. Main idea: temporary names lie
 // beside their target as TARGET.tmp-PID-TIME; their writer holds a lock (flock) on each as long as it lives, whatever

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // io/weights.hpp -- a model's parameters to and from safetensors, by their names; optimiser moments likewise.
 // Parameters are written in the master precision, so that training goes on bit for bit. Loading checks every name and
 // extent before a weight changes. Read next: io/safetensors.hpp, io/manifest.hpp.

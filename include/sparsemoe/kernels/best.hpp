@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // kernels/best.hpp -- the k best of a row, in the total order every router shares: larger score first, then smaller
 // index; NaN counts as minus infinity. Read next: routers/top_k.hpp.
 #pragma once

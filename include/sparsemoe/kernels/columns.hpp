@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // kernels/columns.hpp -- the columns of a gate: one softmax over the experts, or two levels of them.
 // Read next: kernels/routing.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // kernels/dispatch.hpp -- choices to slots under a capacity, tokens to slots and back, and the gradients of both.
 // Positions are integers, slots are given by a stable counting sort (choice-major, then token order), combine is a
 // gather in fixed order: no atomics, no tokens x experts x capacity tensor, the same bits every time. Read next:

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // kernels/elementwise.hpp -- functors of one index: add, convert, scale, dropout, and the activation policies.
 // Each is a trivially copyable struct with a const call operator, run by Backend::for_each_index on either device.
 // Read next: kernels/rows.hpp.

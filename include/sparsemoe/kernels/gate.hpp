@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // kernels/gate.hpp -- the routing losses and the gradient of the gate: load balance (Switch, equations 4-6), z-loss
 // (ST-MoE), and how both and the combine weights move the logits. Read next: nn/moe.hpp.
 #pragma once

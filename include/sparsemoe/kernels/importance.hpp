@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // kernels/importance.hpp -- the importance and load losses of Shazeer et al. 2017: the squared coefficient of variation
 // of what each expert weighs, and of how many tokens it is expected to get. Sums are over the global batch.
 // Read next: kernels/noise.hpp for the load, nn/routing.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // kernels/lstm.hpp -- one time step of a long short-term memory, forward and backward, a row (sequence) at a time.
 // Read next: nn/lstm.hpp for the products around it.
 #pragma once

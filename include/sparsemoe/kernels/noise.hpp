@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // kernels/noise.hpp -- learned noise on the logits of a gate, and what it makes differentiable: the probability that an
 // expert is chosen, whose sum over a batch is its smooth load (Shazeer et al. 2017, section 2.1 and appendix A).
 // Read next: kernels/importance.hpp for the losses made of it, routers/noisy.hpp.

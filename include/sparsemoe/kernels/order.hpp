@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // kernels/order.hpp -- the best rows of a column, for routers that assign whole groups: larger score first, then
 // smaller index, NaN last. Read next: routers/expert_choice.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // kernels/priority.hpp -- who gets a slot when there are too few: the order in which the choices of a group are counted
 // against the capacity. Read next: kernels/dispatch.hpp, nn/dispatch.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // kernels/routing.hpp -- from scores to choices and combine weights: the first functors of a sparse layer.
 // A row is a token, a sentence or a task, by the router's level. Read next: kernels/tokens.hpp and kernels/columns.hpp
 // for what a row is; kernels/dispatch.hpp for what is done with the choices, kernels/gate.hpp for the way back.

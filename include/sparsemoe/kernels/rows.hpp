@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // kernels/rows.hpp -- functors of one row, shared by a team of lanes: norms, softmax, cross entropy, and sums over
 // rows. Lanes walk columns lane, lane + lanes, ...; sums go through the team. Arithmetic is in the compute type.
 // Backward stands below forward, with the same names. Read next: kernels/routing.hpp, nn/norm.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // kernels/thresholds.hpp -- learned thresholds in place of a mask over the batch (Shazeer et al. 2017, appendix F):
 // the loss sum over x, i of (M_threshold - M_batch)(score - T), over the number of tokens so that the size of the batch
 // does not matter. Read next: routers/balanced.hpp, nn/routing.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // kernels/tokens.hpp -- the tokens of a batch, the rows a gate scores for them, and the choices seen token by token.
 // Read next: kernels/routing.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // kernels/two_level.hpp -- the weights of a two-level gate and their gradient: a leaf's weight is that of its branch,
 // over the branches chosen, times its own, over those chosen in the branch (Shazeer et al. 2017, equation 12).
 // Read next: routers/hierarchical.hpp, nn/routing.hpp.

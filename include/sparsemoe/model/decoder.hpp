@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // model/decoder.hpp -- a stack of decoder layers: causal self-attention, attention to the encoder's output (unless it
 // is a language model's), then a dense or sparse feed-forward. The router must be causal-safe, checked at compile time;
 // a decoding step with kept keys and values gives what the full forward pass gives. Read next:

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // model/encoder.hpp -- a stack of encoder layers: self-attention, then a dense or sparse feed-forward, both pre-norm
 // residual; a norm at the end. Depth is a loop over one layer type; weights and caches are bound to the object.
 // Read next: model/stack.hpp, model/decoder.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // model/encoder_decoder.hpp -- the translation model: shared embedding, an encoder, a decoder, an output head.
 // EncoderDecoder<E, D> takes two Specs, so each stack has its own router; Seq2Seq is the same over any two stack types.
 // Read next: model/encoder.hpp, nn/embedding.hpp, model/output_loss.hpp for its parts; train/update.hpp for training

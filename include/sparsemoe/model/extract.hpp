@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // model/extract.hpp -- the plan of a sub-network: which experts of a stack's sparse layers some tasks use, how they are
 // numbered in it, and the weights they are combined with. Under task routing these are constants of (layer, task), so
 // the sub-network loses nothing (Kudugunta et al. 2021, section 3). Read next: model/extract_weights.hpp.

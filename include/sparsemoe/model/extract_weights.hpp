@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // model/extract_weights.hpp -- the weights of a planned sub-network, leaf by leaf from those of the model: copied,
 // expert rows and gate columns left out, or the experts of a task folded into one dense block:
 //   wi = [wi_a | wi_b], wo = [w_a wo_a ; w_b wo_b], bi = [bi_a | bi_b], bo = w_a bo_a + w_b bo_b.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // model/language_model.hpp -- a decoder-only model: embedding, causal layers with dense or sparse feed-forwards, an
 // output head. The router must be causal-safe, as in every decoder. Read next: train/update.hpp for training it,
 // model/lstm_language_model.hpp for one with memory in place of attention.

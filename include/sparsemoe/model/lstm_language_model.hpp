@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // model/lstm_language_model.hpp -- the language model of Shazeer et al. 2017 (appendix C.1): embedding, LSTM, sparse
 // layer, LSTM, softmax. The sparse layer is applied to all time steps at once, as one large batch.
 // Read next: nn/lstm.hpp, routers/noisy.hpp, train/update.hpp for training it.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // model/output_loss.hpp -- a loss over the logits of all tokens without the logits of all tokens: they are made, scored
 // and turned into gradients a block of rows at a time. Read next: model/encoder_decoder.hpp, model/language_model.hpp.
 #pragma once

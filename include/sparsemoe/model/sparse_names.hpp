@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // model/sparse_names.hpp -- how the leaves of a sparse layer and of the dense block in its place are named: what is
 // written here belongs to FeedForwardPart::Params::visit (model/stack.hpp). Read next: model/upcycle.hpp.
 #pragma once

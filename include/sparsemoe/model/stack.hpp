@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // model/stack.hpp -- what encoder and decoder stacks share: the feed-forward half of a layer, dense or sparse by the
 // layer's number. Read next: model/stack_config.hpp, nn/dense.hpp, model/encoder.hpp, model/decoder.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // model/upcycle.hpp -- a sparse model from a dense one (Komatsuzaki et al. 2022): every expert starts as the dense
 // feed-forward block it replaces, routers start fresh. Where the combine weights of a token sum to 1 (Gate::normalised,
 // Gate::constant, nothing dropped) the sparse model gives the dense model's outputs at step 0; with Gate::probability

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // model/weights.hpp -- the flat buffers of a model: storage weights, master weights, gradients; one layout for all.
 // Where storage and master are the same type there is one buffer. Names, offsets and extents come from visit().
 // Read next: model/upcycle.hpp, io/weights.hpp.

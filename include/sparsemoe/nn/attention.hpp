@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // nn/attention.hpp -- multi-head attention: self, causal and cross; padding mask, sliding window; T5 position bias or
 // rotary positions; query heads that share keys (Ainslie et al. 2023, GQA); key/value cache.
 // softmax(q k^T * scale + bias + mask) v, heads side by side in the columns, products batched over (sentence, head).

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // nn/block.hpp -- the pre-norm residual sub-layer: y = x + dropout(sub(norm(x))), and its backward read bottom up.
 // Encoder and decoder layers are two and three of these. Sub-layers are called through a function object, since each
 // takes what it needs (masks, memory, routing information). Read next: model/encoder.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // nn/check_choices.hpp -- what a router gave, looked at before it is used as an index: a wrong number would read and
 // write other memory. On in debug builds (SPARSEMOE_CHECK_CHOICES of config.hpp) on the CPU, and in check_router on any
 // backend. Read next: nn/routing.hpp, which calls it.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // nn/dense.hpp -- stacks without sparse layers, and the defaults a Spec inherits.
 // Read next: model/encoder.hpp.
 #pragma once

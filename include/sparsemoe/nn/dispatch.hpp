@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // nn/dispatch.hpp -- from choices to slots: count against the capacity, keep, sort by expert. The launches of
 // kernels/dispatch.hpp in order. Read next: nn/routing.hpp.
 #pragma once

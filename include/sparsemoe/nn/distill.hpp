@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // nn/distill.hpp -- the loss of a student that learns from labels and from a teacher's distribution at once, forward
 // and backward in one pass: (1 - a) of the label-smoothed cross entropy and a of the cross entropy with the teacher's
 // softmax (Hinton et al. 2015, section 2; a = 0.25 in Switch Transformer, section 4.2). The teacher is not

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // nn/embedding.hpp -- token embeddings with sinusoidal positions, and the output head, which may share their table.
 // The gradient of the table is summed column block by column block in token order: no atomics, fixed bits.
 // Read next: nn/loss.hpp, model/encoder_decoder.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // nn/experts.hpp -- E feed-forward networks over rows sorted by expert: grouped products, activation while a tile is in
 // cache. With E = 1 it is the dense feed-forward block, so there is one implementation of both.
 // y = act(x wi + bi) wo + bo, or (act(x wi) * (x wg)) wo for a gated activation. A model that only infers may hold the

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // nn/ffn.hpp -- the dense feed-forward block: Experts with one expert that every row goes to.
 // Read next: nn/moe.hpp, the sparse one.
 #pragma once

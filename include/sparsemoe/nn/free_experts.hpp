@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // nn/free_experts.hpp -- experts without a product (MoE++, Jin et al. 2024, section 3.1): the copy gives the token, the
 // constant a0 x + a1 v with [a0, a1] = softmax(x W); the null gives 0 and has no row at all. Their rows lie behind
 // those of the experts, sorted the same way. Read next: nn/moe.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // nn/linear.hpp -- y = x W + b. Forward, and the three products of its backward.
 // The pattern of every layer: a value with sizes, Params<T> with one visit(), weights passed in, caches typed.
 // Weight gradients accumulate (+=), activation gradients are assigned (=). Read next: nn/norm.hpp, nn/attention.hpp.

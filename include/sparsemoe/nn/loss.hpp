@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // nn/loss.hpp -- label-smoothed cross entropy over logits, forward and backward in one pass.
 // The logits become their gradient in place; sums over tokens are taken in double, in token order.
 // Read next: nn/distill.hpp for the loss with a teacher, model/encoder_decoder.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // nn/lstm.hpp -- a long short-term memory over (sequences, length) tokens: one product for the inputs of all time
 // steps, one a step for the recurrence; optionally its output projected to fewer units (Sak et al. 2014), and fed back
 // so. The state is carried from segment to segment (truncated back-propagation through time: no gradient enters it), so

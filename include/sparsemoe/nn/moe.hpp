@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // nn/moe.hpp -- the sparse layer, the heart of the library: route (nn/routing.hpp) -> gather -> experts -> combine, and
 // the gradient of each. Work and memory grow with the tokens routed. Read next: nn/routing.hpp, nn/experts.hpp;
 // nn/shared_expert.hpp and nn/free_experts.hpp beside them; nn/soft_moe.hpp for the layer that sends no token anywhere.

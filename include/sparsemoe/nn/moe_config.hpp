@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // nn/moe_config.hpp -- the numbers of a sparse layer, and what a pass through one tells. Read next: nn/routing.hpp.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // nn/multi_hash.hpp -- MultiHash layers (Roller et al. 2021, section 3.3): the weights of a feed-forward block are cut
 // in N segments, and each segment of each token is taken from the expert that its own hash names:
 //   v = act(concat_m x A[m, k_m]),  y = concat_m v B[m, k_m].

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // nn/norm.hpp -- LayerNorm and RmsNorm over the last axis.
 // Both keep what backward needs of a row (mean, 1/deviation) in the compute type. Read next: nn/block.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // nn/relative_position.hpp -- T5's relative position bias: a learned number for each (bucket of key - query, head).
 // Buckets are exact near zero and logarithmic beyond (Raffel et al. 2020). One table serves all layers of a stack.
 // Read next: nn/attention.hpp, which adds the bias to its scores.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // nn/rotation.hpp -- rotary positions: queries and keys are turned by angles that grow with their position, so that
 // their products depend on the distance alone (Su et al. 2021, RoFormer, section 3.4.2). Pairs are those of Llama and
 // Mixtral: column j of a head with column j + width / 2. Read next: nn/attention.hpp.

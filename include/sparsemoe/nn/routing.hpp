@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // nn/routing.hpp -- the gate of a sparse layer: score -> choose or assign -> capacity -> stable dispatch -> combine
 // weights -> losses, and the gradient of each. A router only chooses; it is known here through its traits alone, never
 // by name. Read next: nn/moe_config.hpp, nn/check_choices.hpp, nn/dispatch.hpp and nn/routing_losses.hpp, its parts;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // nn/routing_losses.hpp -- the losses of a gate: load balance over all tokens, a group or a sequence, of each level of
 // two; importance and load; learned thresholds; and what a pass tells of them. Their gradients are in nn/routing.hpp's
 // backward pass. Read next: kernels/gate.hpp, kernels/importance.hpp, kernels/thresholds.hpp; nn/stack_loss.hpp for

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // nn/shared_expert.hpp -- an expert that every token goes to, beside the routed ones and with weight 1 (DeepSeek-MoE,
 // Dai et al. 2024, equation 4): y += F(x) where the token is valid. Read next: nn/moe.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // nn/soft_moe.hpp -- Soft MoE (Puigcerver et al. 2023, equations 1-4): no token is sent anywhere; every expert computes
 // a few slots, each a mean of all tokens of a sentence, and every token gets a mean of all slots. With L = x' (scale
 // P')^T, rows of x and of P normalised, D = softmax of L over tokens, C = softmax over slots:  y = C experts(D^T x).

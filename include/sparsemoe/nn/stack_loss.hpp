@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // nn/stack_loss.hpp -- losses over all sparse layers of a stack at once: what a router's StackLoss is given, and where
 // it is called. Read next: hf/losses.hpp for two of them, model/stack.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // optim/adafactor.hpp -- Adafactor (Shazeer & Stern 2018): the second moment of a matrix kept as row and column means.
 // Three passes over the gradient: row and column means; the norm of the update; the update, clipped. Statistics, scale
 // and clip of a rank-3 parameter are per batch item (T5X: the expert), or its norms per tensor (Hugging Face).

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // optim/adamw.hpp -- Adam and AdamW: first and second moments of the gradient, in one pass over all parameters.
 // (Kingma & Ba 2015; Loshchilov & Hutter 2019; AMSGrad: Reddi et al. 2018). Read next: optim/basic.hpp,
 // optim/adafactor.hpp.

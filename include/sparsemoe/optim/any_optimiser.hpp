@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // optim/any_optimiser.hpp -- an optimiser chosen at run time among some: an optimiser itself, whose configuration is
 // that of the one chosen. Read next: optim/optimiser.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // optim/basic.hpp -- SGD with momentum and Adagrad: the two optimisers that need no more than a line of arithmetic.
 // (Nesterov's form as in Sutskever et al. 2013; Duchi et al. 2011). Read next: optim/adamw.hpp.
 #pragma once

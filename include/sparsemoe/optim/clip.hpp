@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // optim/clip.hpp -- the global norm of a gradient, whether all of it is finite, and the factor that clips it.
 // Sums are in double over chunks of constant size, added in order: the bits depend on the values alone.
 // Read next: optim/schedule.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // optim/factored_adam.hpp -- the Adam of Shazeer et al. 2017 (appendix D), which lets a large mixture of experts fit:
 // the experts' matrices have no first moment, and a second one of row and column means, whose outer product over the
 // mean stands for it; everything else has Adam's moments. Unlike Adafactor there is no clip, no scale by the

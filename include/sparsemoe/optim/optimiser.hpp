@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // optim/optimiser.hpp -- the optimiser's contract, and the work list that every optimiser runs over.
 // Parameters are many and mostly small, so an update is a few launches over all of them: the list of parameters is cut
 // once, by shape alone, into blocks of about equal size. Read next: optim/adamw.hpp, then optim/adafactor.hpp;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // optim/schedule.hpp -- learning-rate schedules as plain values: a kind, a few numbers, and at(step).
 // A step counts the updates already made: the first update uses at(0). Read next: optim/adafactor.hpp, for the rule
 // that a relative step must not be given an absolute schedule's value.

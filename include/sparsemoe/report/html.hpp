@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // html.hpp -- one self-contained HTML file from sections: key-value lists, tables, line charts, heat maps.
 // Main idea: everything is inline and nothing is fetched (a content policy in the page forbids it), so that a report
 // can be mailed and opened in ten years. Light and dark follow the reader's system. Read next: svg.hpp,

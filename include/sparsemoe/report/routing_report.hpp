@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // report/routing_report.hpp -- expert use by language or direction as CSV, JSON and a page: heat maps in the manner of
 // Kudugunta et al. 2021 (figures 5-11), a tree of likeness for each stack, entropy, and experts nobody uses.
 // Read next: analysis/expert_use.hpp for the numbers.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // run_log.hpp -- a run's log.jsonl as curves and tables: what the trainer wrote, gathered by stack and layer.
 // Main idea: absent, null or mistyped numbers become NaN (a gap), so that a report can be made of any log, old or cut.
 // Records: "start", "resume", "train", "validation", "usage", "warning", "diverged"; their fields are those read below.

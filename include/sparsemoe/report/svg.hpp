@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // svg.hpp -- line charts as SVG text, with no program or library behind them.
 // Main idea: colours are CSS classes, so that one drawing is legible on light and dark pages; all text is escaped.
 // Read next: svg_heat_map.hpp, svg_tree.hpp; html.hpp, which puts drawings on a page.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // report/svg_heat_map.hpp -- a table of numbers as coloured cells. Read next: html.hpp.
 #pragma once
 

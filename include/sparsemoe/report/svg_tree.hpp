@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // report/svg_tree.hpp -- a clustering as an SVG tree: leaves at the left, merges to the right at their distance.
 // Read next: report/routing_report.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // training_report.hpp -- one HTML page about a run: curves, expert use by language, scores, samples, config.
 // Main idea: everything is read from files in the run's directory, so a report can be made of a running, stopped or
 // copied run. Only log.jsonl must be there. Read next: run_log.hpp for the records, html.hpp for the page.

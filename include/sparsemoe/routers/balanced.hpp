@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // routers/balanced.hpp -- strictly balanced gating (Shazeer et al. 2017, appendix F): in training each expert takes the
 // m = k n / E tokens of the batch that score it highest; in evaluation a token takes the experts whose scores are above
 // learned thresholds. The loss (M_threshold - M_batch)(score - T) moves thresholds and scores together; masks are

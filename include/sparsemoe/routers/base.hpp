@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // routers/base.hpp -- BASE layers (Lewis et al. 2021): in training tokens are shared out so that each expert gets the
 // same number and the sum of scores is largest; in evaluation each token takes its best. There is no balance loss. The
 // weight is sigmoid(score): with a residual around the layer that is the paper's mix alpha B(x) + (1 - alpha) x. Read

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // routers/expert_choice.hpp -- expert choice (Zhou et al. 2022, equations 1-4): each expert takes the tokens that score
 // it highest, so loads are equal by construction and a token gets from no expert to all. There is no balance loss. A
 // token's fate depends on the tokens after it: for encoders alone. Read next: kernels/order.hpp; routers/balanced.hpp,

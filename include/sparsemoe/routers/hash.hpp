@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // routers/hash.hpp -- hash layers (Roller et al. 2021): a fixed table from vocabulary id to expert, no gate, weight 1.
 // Tables are made once, stored in the checkpoint, and never made again from a generator: random (uniform for each id),
 // or balanced (ids by falling corpus frequency, each to the bucket that is lightest so far).

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // routers/hash_variants.hpp -- hash layers by other keys than the token's own id (Roller et al. 2021, section 3.1 and
 // table 5): the pair of the previous id and this one, the previous id, the position; and tables made from embeddings,
 // clustered and dispersed, for Hash. Read next: routers/hash.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // routers/hierarchical.hpp -- two levels of noisy top-k gates (Shazeer et al. 2017, appendix B): a primary gate chooses
 // branches, each branch's own gate chooses among its experts, and a leaf's weight is the product (equation 12).
 // Expert e is leaf e % b of branch e / b, b = experts / branches. Read next: kernels/two_level.hpp,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // routers/hierarchical_gshard.hpp -- two levels of GShard's top-2, as in Mesh TensorFlow (transformer_moe_layer_v2): a
 // token goes to two branches; in the one that weighs more to two experts, in the other to one. Each level has its
 // capacity. Read next: routers/hierarchical.hpp for the product of 2017, kernels/two_level.hpp for the losses.

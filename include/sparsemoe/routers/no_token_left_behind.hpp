@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // routers/no_token_left_behind.hpp -- Switch routing that sends what overflows an expert to the next best one, a few
 // times over (Fedus et al. 2021, appendix B). What is still left is dropped. Read next: routers/expert_choice.hpp.
 #pragma once

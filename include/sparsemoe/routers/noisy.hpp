@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // routers/noisy.hpp -- noisy top-k gating (Shazeer et al. 2017, section 2.1): learned noise on the logits, the k
 // largest are kept, a softmax over them; balanced by the importance and load losses. Weights of gate and noise start at
 // 0. Read next: kernels/noise.hpp, routers/hierarchical.hpp.

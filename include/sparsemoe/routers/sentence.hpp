@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // routers/sentence.hpp -- sentence-level routing (Kudugunta et al. 2021, section 3.1): the gate scores the mean of a
 // sentence's states, and all its tokens go to the same experts. What a decoder averages the paper does not say, and the
 // target's own mean would see the future: Sentence takes the mean of the source sentence (constant over the output, our

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // routers/sigmoid.hpp -- sigmoid scores with a selection bias in place of a balance loss, and limits on the groups of
 // experts a token may use (DeepSeek-V3, section 2.1.2). Read next: routers/top_k.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // routers/sinkhorn.hpp -- Sinkhorn routing (Clark et al. 2022; the form of Megatron-LM): in training each token takes
 // the k best of a transport plan whose rows and columns are balanced; the weights are those of the plain scores, so the
 // plan carries no gradient. In evaluation the k best scores. Read next: routers/base.hpp, routers/sigmoid.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // routers/switch.hpp -- top-1 routing of the Switch Transformer (Fedus et al. 2021, section 2.1).
 // The weight is the raw probability: renormalising one choice gives 1, and the router would get no gradient.
 // Read next: routers/no_token_left_behind.hpp for what overflows; routers/sentence.hpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // routers/task.hpp -- task-level routing (Kudugunta et al. 2021, section 3.1): the task, a language pair or the target
 // language, picks the experts, so a task's sub-network can be cut out and served alone. Task learns its choice: a table
 // of logits (tasks, E) for each layer. StaticTask fixes it: expert j of task t is (k t + j) mod E, weight 1/k.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // routers/top_k.hpp -- token-level routing to the k best experts: TopK, and GShard's top-2 with a random second expert.
 // The gate scores every token; weights are renormalised over the chosen. Read next: kernels/best.hpp;
 // routers/switch.hpp, routers/noisy.hpp; nn/moe.hpp for what is done with a choice.

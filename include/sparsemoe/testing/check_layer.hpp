@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // testing/check_layer.hpp -- check_layer: a layer's hand-written backward against difference quotients of its forward.
 // Everything is double. Outputs start as NaN, so a layer that adds to them is found; weight gradients start as numbers,
 // so a layer that overwrites them is found. Needs no test framework: it returns a report.

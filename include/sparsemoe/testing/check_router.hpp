@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // testing/check_router.hpp -- check_router: what must hold for every router, tried on a small sparse layer in double.
 // First that its choices are experts; then padding, permutation, slots, weights, dropped choices, empty experts, ties,
 // causality, threads, and the gradient of every loss, a StackLoss included.

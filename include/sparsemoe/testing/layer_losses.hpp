@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // testing/layer_losses.hpp -- the losses of a sparse layer by name, so that check_router can name a wrong one. Read
 // next: testing/check_router.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // testing/router_batch.hpp -- a batch that can be padded, permuted, widened and cut, and what a pass over one gave;
 // both on the host. Read next: testing/router_bench.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // testing/router_bench.hpp -- runs one sparse layer with a router on batches that can be padded, permuted and widened,
 // and recomputes slots, weights and outputs in plain loops. Read next: testing/router_batch.hpp;
 // testing/check_router.hpp, which asks the questions.

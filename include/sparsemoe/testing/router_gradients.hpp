@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // testing/router_gradients.hpp -- the part of check_router that is about slopes: of outputs and every routing loss of
 // one sparse layer, and of a StackLoss over two. Read next: testing/layer_losses.hpp, testing/stack_bench.hpp.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // testing/router_report.hpp -- what check_router found. Read next: testing/check_router.hpp.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // testing/stack_bench.hpp -- a router's StackLoss over two sparse layers: its slopes against difference quotients of
 // its value, of the scores and weights it is given and of everything behind them. Read next: testing/check_router.hpp.
 #pragma once

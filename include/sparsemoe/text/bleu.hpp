@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // bleu.hpp -- corpus BLEU (Papineni et al., 2002) with one reference, number for number what sacreBLEU prints.
 // Main idea: the tokenizers are hand-written scans of sacreBLEU's regular expressions over code points, in their order,
 // so a score can be compared with published ones. Checked against sacreBLEU 2.6 in tests/test_metrics.cpp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // chrf.hpp -- corpus chrF and chrF++ (Popović, 2015 and 2017) with one reference, equal to sacreBLEU's.
 // Main idea: n-grams of characters with all white space removed, plus n-grams of words for chrF++; precision and recall
 // are averaged over the orders that occur, then combined with beta 2. Checked in tests/test_metrics.cpp.

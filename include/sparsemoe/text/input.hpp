@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // input.hpp -- text as people send it: what counts as an empty line, and bytes that are no UTF-8. Read next: utf8.hpp.
 #pragma once
 

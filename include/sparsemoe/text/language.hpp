@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // language.hpp -- names of languages: one language has several codes (de, deu, ger, deu_Latn, de-DE), and files,
 // models and people use different ones.
 // Main idea: a name is taken apart into language, script and region (BCP 47, FLORES, locales), each in one spelling;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // utf8.hpp -- strict UTF-8: validate with a byte offset, decode to code points, encode, split like Python's str.
 // Everything that counts characters (BLEU, chrF, corpus filters) works on code points, decoded here and nowhere else.
 // Read next: input.hpp, bleu.hpp.

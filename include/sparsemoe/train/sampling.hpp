@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // train/sampling.hpp -- which examples make a step: temperature sampling over corpora, length buckets, batches by token
 // count. Every choice is a function of (seed, pool, index), so a run resumes on the exact next batch from two integers.
 // Read next: examples/translation/train.hpp.

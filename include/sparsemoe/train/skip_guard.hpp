@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // train/skip_guard.hpp -- when a run of skipped steps means that training has diverged: a step that is not finite
 // leaves the weights as they were, so the next ones mostly are not finite either, and none of them is worth saving.
 // Read next: train/update.hpp, which skips; examples/translation/train.hpp, which obeys.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // train/update.hpp -- the end of a training step: clip the gradient, skip a step that is not finite, let the optimiser
 // move the weights, and keep the loss scale of half precision. Read next: model/weights.hpp for what is updated,
 // optim/optimiser.hpp for how; train/skip_guard.hpp for many skipped steps, train/sampling.hpp for the batches.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // backend/gemm/eigen.hpp -- GEMM by Eigen, for one thread: the provider that is always there.
 // 16-bit operands are widened to float panels first (Eigen has no fast 16-bit product). Not row-invariant: Eigen's sums
 // depend on the number of rows, so the backend cuts products the same way whatever the thread count.

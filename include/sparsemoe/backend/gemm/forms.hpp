@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // backend/gemm/forms.hpp -- how the native GEMM holds a k-slice of its operands: as words of the accumulator's type, or
 // as pairs of bf16 that one instruction multiplies. Words of op(b) are packed into panels, or read where b lies.
 // Read next: backend/gemm/native.hpp.

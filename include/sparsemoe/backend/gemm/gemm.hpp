@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // backend/gemm/gemm.hpp -- what every GEMM provider shares: the transposition flags and the shape of a product.
 // A provider is a struct with  static void run(Product<...>, Scratch&)  for one tile on one thread, and a flag
 // `row_invariant` that says whether an element's bits are independent of how a product is cut into tiles.

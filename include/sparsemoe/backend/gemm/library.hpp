@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // backend/gemm/library.hpp -- what a backend needs around a library that multiplies whole products: the row-major
 // product as a column-major library is asked for it, the plain product for what the library refuses, and the epilogue
 // as a row functor of its own. Nothing here knows which library, so all of it is tested on a CPU.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // backend/gemm/native.hpp -- our own GEMM for one thread: any of our storage types in, float or double accumulated.
 // op(b) is packed some panels at a time, op(a) is broadcast in place, a register tile walks k in one fixed order. So an
 // element's bits depend on its row of a and its column of b alone, never on how the product was cut: batch 1 = batch n,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // backend/gemm/onednn.hpp -- GEMM by oneDNN's dnnl_sgemm, for one thread: the opt-in fast path for float.
 // Everything that is not float goes to the native provider. Needs libdnnl; link sparsemoe::onednn.
 // Read next: backend/cpu.hpp.
