@@ -26,5 +26,7 @@ else
   skipped=$((skipped + 1))
 fi
 count "one way to read and to write" tests/check_sources.sh
+count "the house" tests/check_house.sh
+count "the house: planted faults are found" tests/house_faults.sh
 count "consumer projects" tests/consumer/run.sh
 finish
