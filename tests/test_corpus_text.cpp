@@ -103,6 +103,9 @@ TEST_CASE("text is read plain, from gzip and from xz; members one after another"
                                    "a\0b\0",
                                    6)),
                  "b: is UTF-16"));
+  CHECK(contains(wrong(std::string("\xFF\xFE\0\0a\0\0\0", 8)), "b: is UTF-32: convert it to UTF-8 first"));
+  CHECK(contains(wrong(std::string("a\0b\0c\0d\0e\0", 10)), "b: is UTF-16LE: convert"));
+  CHECK(contains(wrong(std::string("\0a\0b\0c\0d\0e", 10)), "b: is UTF-16BE: convert"));
   CHECK(contains(wrong(std::string(9, '\0')), "b: begins with a NUL byte"));
 }
 

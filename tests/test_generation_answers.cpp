@@ -44,6 +44,7 @@ TEST_CASE("a row of JSON is a text with line breaks, or ids") {
   CHECK(json(R"({"source": "c", "line": 4, "outputs": []})").text == "c");
   CHECK(json(R"({"ids": [3, 4]})").ids == std::vector<std::int32_t>{3, 4});
   CHECK(json(R"({"ids": []})").empty());
+  CHECK(json("\xEF\xBB\xBF{\"text\": \"a\"}").text == "a");
   CHECK(json("  ").empty());
   CHECK_THROWS_WITH_AS(json("{\"text\": "), "input:7: is not valid JSON near byte 10, line 1", Error);
   CHECK_THROWS_WITH_AS(json("[1]"), "input:7: must be an object with \"text\", \"source\" or \"ids\"", Error);

@@ -44,7 +44,8 @@ inline std::string utf8_line(std::string_view line, BadBytes bad, const std::str
 inline Request read_request(std::string_view line, RowFormat format, BadBytes bad, const std::string& where) {
   std::string text = utf8_line(line, bad, where);
   if (format == RowFormat::text || moe::is_blank(text)) return {std::move(text), {}};
-  const moe::Json row = moe::parse_json(text, where);
+  const bool marked = text.starts_with("\xEF\xBB\xBF");  // as the first row of some editors' files is
+  const moe::Json row = moe::parse_json(marked ? text.substr(3) : text, where);
   if (!row.is_object()) moe::fail_file(where, "must be an object with \"text\", \"source\" or \"ids\"");
   int found = 0;
   Request request;

@@ -57,6 +57,20 @@ check "it is removed" test ! -e co.tmp-999999-1
 sed -i '$d' co/train/de.tsv
 refuse "a file that was cut" 'train/de.tsv: has 1 rows, counts.json says 2' "$program" train --corpus co --out r
 
+# --- sets that were brought are never replaced by others
+awk 'BEGIN { for (i = 1; i <= 60; ++i) { w = sprintf("%c%c", 97 + i % 26, 97 + int(i / 26)); print "cup " w > "own.en"; print "kop " w > "own.da" } }'
+printf '\n\n' >none.en && printf 'a\nb\n' >none.da
+for set in dev test; do
+  refuse "a $set set without a row" "none.en: no row is left of the $set set that was given; .*2 empty" \
+    "$program" corpus --out new --vocab 0 --pair own.en own.da --$set-pair none.en none.da
+done
+head -n 5 own.en >five.en && head -n 5 own.da >five.da
+refuse "a dev set that is the test set" 'every row of the dev set that was given shares a text with the test set' \
+  "$program" corpus --out new --vocab 0 --pair own.en own.da --dev-pair five.en five.da --test-pair five.en five.da
+for n in 1 2 3 4 5; do printf 'line %s\r' $n >>mac.en; printf 'linje %s\r' $n >>mac.da; done
+ok "lines of old Macs" "$program" corpus --out mac --vocab 0 --pair mac.en mac.da
+check "each is a row" grep -q '^5 rows read: ' err
+
 # --- an archive that is not signed
 if command -v apt-get >/dev/null && command -v gpgv >/dev/null; then
   d=archive/dists/bookworm

@@ -3,6 +3,7 @@
 #include "command.hpp"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <ctime>
 #include <memory>
@@ -103,13 +104,29 @@ Corpus import_text(const CorpusOptions& o) {
   read(o.test_tsv, o.test_pairs, RowUse::test, "--test-pair");
   const RowCounts counts = reader.counts();
   HoldOutReport report;
-  Corpus corpus = split_parallel(reader.take(), o.split, report);
+  const ParallelText text = reader.take();
+  // A set that was brought is never replaced by another one.
+  const auto require_rows = [&](const std::vector<std::string>& tables, const std::vector<std::string>& pairs,
+                                RowUse use, const char* set) {
+    if (tables.empty() && pairs.empty()) return;
+    sparsemoe::require(std::find(text.use.begin(), text.use.end(), use) != text.use.end(),
+                       tables.empty() ? pairs[0] : tables[0], ": no row is left of the ", set, " set that was given; ",
+                       counts.summary(0));
+  };
+  require_rows(o.dev_tsv, o.dev_pairs, RowUse::dev, "dev");
+  require_rows(o.test_tsv, o.test_pairs, RowUse::test, "test");
+  Corpus corpus = split_parallel(text, o.split, report);
   const auto rows = [&](const char* split) { return corpus.split(split).ids.size(); };
   sparsemoe::say(counts.summary(report.repeated));
-  if (report.shared > 0)
-    sparsemoe::say(report.shared, " rows left out because they share a text with the dev or test set that was given");
+  if (report.shared_dev > 0)
+    sparsemoe::say(report.shared_dev, " rows of the dev set left out because they share a text with the test set");
+  if (report.shared > report.shared_dev)
+    sparsemoe::say(report.shared - report.shared_dev,
+                   " rows left out because they share a text with the dev or test set that was given");
   sparsemoe::say("train ", rows("train"), ", dev ", rows("dev"), ", test ", rows("test"));
   sparsemoe::require(rows("train") > 0, "no row is left to train on");
+  sparsemoe::require(rows("dev") > 0 || (o.dev_tsv.empty() && o.dev_pairs.empty()),
+                     "every row of the dev set that was given shares a text with the test set");
   if (rows("dev") == 0) sparsemoe::say("warning: ", why_empty("dev", o.split.dev, report));
   if (rows("test") == 0) sparsemoe::say("warning: ", why_empty("test", o.split.test, report));
   return corpus;

@@ -35,6 +35,7 @@ Corpus split_parallel(const ParallelText& text, const SplitOptions& options, Hol
       own_dev = own_dev || now == RowUse::dev;
       if (!brought.empty()) for_each_key(i, [&](const std::string& key) { out[i] = out[i] || brought.contains(key); });
       report.shared += out[i] != 0;
+      report.shared_dev += out[i] != 0 && now == RowUse::dev;
       if (now != RowUse::any) for_each_key(i, [&](std::string key) { keys.push_back(std::move(key)); });
     }
     brought.insert(keys.begin(), keys.end());
@@ -112,12 +113,12 @@ std::string why_empty(const char* set, std::size_t wanted, const HoldOutReport& 
   const std::string way = sparsemoe::join("; bring one by --", set, "-pair or --", set, "-tsv");
   if (wanted == 0) return sparsemoe::join("no ", set, " rows, as asked");
   if (report.most == 0)
-    return sparsemoe::join("no ", set, " rows: a twentieth of the rows is held out, and there are only ", report.free,
-                           way);
-  return sparsemoe::join("no ", set,
-                         " rows: rows that share a text (but for numbers, case and punctuation) are held out ",
-                         "together, at most ", std::min(wanted, report.most), ", and the largest such group has ",
-                         report.largest, " of the ", report.free, " rows", way);
+    return sparsemoe::join("no ", set, " rows: a twentieth of the rows is held out, and there are only ",
+                           report.free - report.repeated, way);
+  return sparsemoe::join(
+      "no ", set, " rows: rows that share a text (but for numbers, case and punctuation) are held out ",
+      "together, at most ", std::min(wanted, report.most), ", and the largest such group has ", report.largest,
+      " of the ", report.free, " rows", report.repeated > 0 ? ", repeats included" : "", way);
 }
 
 }  // namespace nmt

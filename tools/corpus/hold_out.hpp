@@ -14,11 +14,12 @@ namespace nmt {
 
 /// What dividing found, to be said.
 struct HoldOutReport {
-  std::size_t repeated = 0;  ///< rows that are an earlier row, left out
-  std::size_t shared = 0;    ///< rows left out because they share a text with a set that was brought
-  std::size_t free = 0;      ///< rows that could be held out, repeats included
-  std::size_t most = 0;      ///< so many of them may be held out in each set
-  std::size_t largest = 0;   ///< the largest group of rows that share texts
+  std::size_t repeated = 0;    ///< rows that are an earlier row, left out
+  std::size_t shared = 0;      ///< rows left out because they share a text with a set that was brought
+  std::size_t shared_dev = 0;  ///< those of them that were of the dev set
+  std::size_t free = 0;        ///< rows that could be held out, repeats included
+  std::size_t most = 0;        ///< so many of them may be held out in each set
+  std::size_t largest = 0;     ///< the largest group of rows that share texts
 };
 
 /// A fixed hash orders the groups of rows that share a text; up to `options.test` and `options.dev` rows, but at most a

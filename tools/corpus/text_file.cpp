@@ -140,6 +140,24 @@ std::string unpacked(const fs::path& path, Packing packing, std::string packed,
                        gzip ? "zlib" : "liblzma", ": unpack it first");
 }
 
+/// Text in units of two or four bytes is told by its mark, or by NUL bytes, which text of Latin letters then has in
+/// half of its places or more.
+void refuse_wide(const fs::path& path, std::string_view text) {
+  using namespace std::string_view_literals;
+  const auto refuse = [&](const std::string& name) {
+    sparsemoe::fail_file(path, "is ", name, ": convert it to UTF-8 first, as by iconv -f ", name, " -t UTF-8");
+  };
+  if (text.starts_with("\xFF\xFE\0\0"sv) || text.starts_with("\0\0\xFE\xFF"sv)) refuse("UTF-32");
+  if (text.starts_with("\xFF\xFE"sv) || text.starts_with("\xFE\xFF"sv)) refuse("UTF-16");
+  const std::string_view head = text.substr(0, 4096);
+  std::size_t even = 0, odd = 0;
+  for (std::size_t i = 0; i < head.size(); ++i)
+    if (head[i] == '\0') ++(i % 2 == 0 ? even : odd);
+  if (head.size() >= 8 && odd == head.size() / 2 && even == 0) refuse("UTF-16LE");
+  if (head.size() >= 8 && even == (head.size() + 1) / 2 && odd == 0) refuse("UTF-16BE");
+  if (text.starts_with('\0')) sparsemoe::fail_file(path, "begins with a NUL byte: not a text");
+}
+
 }  // namespace
 
 std::string read_text(const fs::path& path, const TextLimits& limits) {
@@ -154,13 +172,15 @@ std::string read_text(const fs::path& path, const TextLimits& limits) {
   const auto packing = packing_of(start, name);
   if (packing == Packing::other)
     sparsemoe::fail_file(path, "is packed with ", name, ": unpack it first; gzip and xz are read as they are");
-  if (start.starts_with('\0')) sparsemoe::fail_file(path, "begins with a NUL byte: not a text");
-  if (start.starts_with("\xFF\xFE") || start.starts_with("\xFE\xFF"))
-    sparsemoe::fail_file(path, "is UTF-16: convert it to UTF-8 first, as by iconv -f UTF-16 -t UTF-8");
+  if (packing == Packing::none) refuse_wide(path, start);
   try {
     std::string text(static_cast<std::size_t>(bytes), '\0');
     file.read_at(0, text.data(), bytes);
-    return unpacked(path, packing, std::move(text), limits);
+    text = unpacked(path, packing, std::move(text), limits);
+    refuse_wide(path, text);
+    // Lines may end as those of old Macs do, in a carriage return alone.
+    if (text.find('\n') == std::string::npos) std::replace(text.begin(), text.end(), '\r', '\n');
+    return text;
   } catch (const std::bad_alloc&) {
     sparsemoe::fail_file(path, "not enough memory to read its ", bytes, " bytes");
   } catch (const std::length_error&) {

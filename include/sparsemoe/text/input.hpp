@@ -13,7 +13,7 @@ namespace sparsemoe::inline SPARSEMOE_ABI {
 /// True for characters that leave no mark: white space of every kind, zero-width spaces and joiners, direction marks,
 /// the byte order mark.
 constexpr bool is_invisible(char32_t c) noexcept {
-  return is_unicode_space(c) || c == 0x180E || (c >= 0x200B && c <= 0x200F) || (c >= 0x2060 && c <= 0x2064) ||
+  return is_unicode_space(c) || c == 0x061C || c == 0x180E || (c >= 0x200B && c <= 0x200F) || (c >= 0x2060 && c <= 0x2064) ||
          c == 0xFEFF;
 }
 
