@@ -4,6 +4,8 @@
 #include <string>
 
 #include "memory_directory.hpp"
+#include "sparsemoe/text/utf8.hpp"
+#include "tools/corpus/clean.hpp"
 #include "tools/corpus/import.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
