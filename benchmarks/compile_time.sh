@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # What a translation unit costs to compile: seconds of processor time and the peak memory of the largest process, as CSV.
 #   benchmarks/compile_time.sh [source...]   default: every example, a file that includes every header, a CUDA file
 #   CXX=g++  CXXFLAGS="-O2"  REPEAT=1 (the least of so many)
@@ -46,7 +47,7 @@ for h in $(cd include && ls sparsemoe/*.hpp sparsemoe/{kernels,nn,model,routers,
 done >"$work/umbrella.cpp"
 echo '#include "sparsemoe/backend/cpu.hpp"' >>"$work/umbrella.cpp"
 measure "$(basename "$cxx") $flags every core header, nothing used" $cxx $host $flags -c "$work/umbrella.cpp" -o "$work/out.o"
-for source in examples/*.cpp examples/pretraining/*.cpp examples/generation/*.cpp examples/translation/*.cpp; do
+for source in examples/*.cpp examples/pretraining/*.cpp examples/generation/*.cpp examples/translation/*.cpp examples/translation/commands/*.cpp tools/corpus/*.cpp; do
   measure "$(basename "$cxx") $flags $source" $cxx $host $flags -c "$source" -o "$work/out.o"
 done
 measure "$(basename "$cxx") -O3 -march=native examples/hello_moe.cpp" $cxx $host -O3 -march=native -c examples/hello_moe.cpp -o "$work/out.o"

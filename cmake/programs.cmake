@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # programs.cmake -- tests, examples, tools and benchmarks. Every source file found becomes one program; what it needs
 # beyond the core is read from its own #include lines, and a program whose package is missing is left out with a
 # STATUS line that names the package.
@@ -293,8 +294,12 @@ if(SPARSEMOE_BUILD_EXAMPLES)
   if(added_sparsemoe-convert)
     target_compile_options(sparsemoe-convert PRIVATE $<$<CONFIG:Release>:-O1>)  # it copies, and computes nothing
   endif()
-  # Options and files; its models are in other units. (The translator's main measures the machine's limits too.)
-  set_source_files_properties(examples/generation/main.cpp PROPERTIES COMPILE_OPTIONS $<$<CONFIG:Release>:-O1>)
+  # Options and files; their models are in other units. The translator's trainer does arithmetic of its own, and its
+  # benchmark measures the machine's limits.
+  file(GLOB light CONFIGURE_DEPENDS examples/generation/main.cpp examples/translation/main.cpp
+       examples/translation/commands/*.cpp)
+  list(FILTER light EXCLUDE REGEX "/commands/(train|benchmark)\\.cpp$")
+  set_source_files_properties(${light} PROPERTIES COMPILE_OPTIONS $<$<CONFIG:Release>:-O1>)
   if(added_sparsemoe-generate AND SPARSEMOE_BUILD_TESTS)
     foreach(name generate checkpoints)
       sparsemoe_ctest(program_${name} program ${CMAKE_CURRENT_SOURCE_DIR}/tests/program/${name}.sh

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // distill_command.hpp -- the command `distill`: a dense student of a mixture-of-experts teacher, of the cost that the
 // teacher's extracted sub-network has, trained on the teacher's distribution (word level) or its translations (sequence
 // level). The student is an ordinary run. Read next: train.hpp, pseudo_targets.hpp; distill_report.hpp compares.
@@ -11,7 +12,10 @@
 #include <vector>
 
 #include "pseudo_targets.hpp"
-#include "train.hpp"
+#include "run_files.hpp"
+#include "sparsemoe/io/signals.hpp"
+#include "training_hooks.hpp"
+#include "training_run.hpp"
 
 namespace nmt {
 
@@ -99,7 +103,8 @@ inline ModelFile student_of(const ModelFile& teacher) {
 class DistillCommand final : private TrainingHooks {
  public:
   /// Throws Error for a teacher that cannot be loaded or does not fit, and as TrainingRun does.
-  DistillCommand(const DistillSettings& settings, bool resume) : o_(settings.distill), train_(settings.train) {
+  DistillCommand(const DistillSettings& settings, bool resume)
+      : o_(settings.distill), train_(settings.train), resume_(resume) {
     if (resume) check_resumed();
     o_.check();
     directory_ = model_directory(o_.teacher);
@@ -118,10 +123,9 @@ class DistillCommand final : private TrainingHooks {
       teacher_ = load_model(directory_, train_.threads);
       soft_.teacher = teacher_.translator.get();
     }
-    run_ = std::make_unique<TrainingRun>(train_, resume, static_cast<TrainingHooks*>(this));
   }
   /// As TrainingRun::run().
-  int run() { return run_->run(); }
+  int run() { return run_training(train_, resume_, this); }
 
  private:
   bool has_experts(const char* stack) const {
@@ -187,7 +191,7 @@ class DistillCommand final : private TrainingHooks {
   void change(std::vector<EncodedDirection>& pairs, const Tokenizer& tokenizer) override {
     if (o_.level != DistillLevel::sequence) return;
     PseudoTargets targets(out("pseudo-targets.jsonl"), o_.beam, train_.max_length - 1);
-    targets.replace(pairs, *teacher_.translator, tokenizer, [] { return stop_signal() != 0; });
+    targets.replace(pairs, *teacher_.translator, tokenizer, [] { return moe::stop_signal() != 0; });
     if (soft() == nullptr) teacher_ = {};  // its memory
   }
   const SoftTarget* soft() const override { return soft_.share > 0 ? &soft_ : nullptr; }
@@ -199,7 +203,7 @@ class DistillCommand final : private TrainingHooks {
   DistillRecord record_;
   LoadedModel teacher_;
   SoftTarget soft_;
-  std::unique_ptr<TrainingRun> run_;
+  bool resume_;
 };
 
 }  // namespace nmt

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // distill_report.hpp -- the command `distill-report`: what of a sparse teacher's gain over a dense model is left in its
 // students, beside its extracted sub-networks (Kudugunta et al. 2021, Table 2; Switch Transformer, Table 6). All are
 // scored here, on the same rows of the same directions. Read next: scoring.hpp.
@@ -10,16 +11,17 @@
 
 #include "run_files.hpp"
 #include "scoring.hpp"
+#include "selection.hpp"
 #include "sparsemoe/io/file_set.hpp"
 #include "sparsemoe/io/standard_output.hpp"
 #include "sparsemoe/report/html.hpp"
 
 namespace nmt {
 
-struct DistillReportOptions {
-  std::string dense, teacher, corpus, out, split = "dev", kinds, directions = "both";
-  std::vector<std::string> students, extracted, languages;
-  std::int64_t rows = 0, max_length = 0, threads = 0, beam = 1;
+struct DistillReportOptions : Selection {
+  std::string dense, teacher, corpus, out;
+  std::vector<std::string> students, extracted;
+  std::int64_t beam = 1;
 };
 
 class DistillReport {
@@ -33,10 +35,7 @@ class DistillReport {
     add("teacher", {o_.teacher});
     if (!o_.extracted.empty()) add("extracted", o_.extracted);
     for (const auto& s : o_.students) add("student", {s});
-    TrainSettings trained;
-    if (const auto saved = fs::path(o_.teacher) / "settings.json"; fs::exists(saved)) moe::load_config(saved, trained);
-    if (o_.kinds.empty()) o_.kinds = trained.kinds;
-    if (o_.max_length == 0) o_.max_length = scoring_length(trained.max_length);
+    complete(o_, o_.teacher);
   }
 
   /// Scores every model, writes OUT/distill.{json,md} and prints the table.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // extract_command.hpp -- the command `extract`: from a trained model the sub-network of some tasks, as a checkpoint of
 // its own, with a table of what it saves; on request token-routed layers lose the experts that the tasks hardly use.
 // Works on the files, a leaf at a time, so that the large model is never built. Read next: sparsemoe/model/extract.hpp.
@@ -14,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "extract.hpp"
 #include "run_files.hpp"
 #include "scoring.hpp"
 #include "sparsemoe/io/standard_output.hpp"
@@ -21,13 +23,6 @@
 #include "sparsemoe/model/extract_weights.hpp"
 
 namespace nmt {
-
-struct ExtractOptions {
-  std::string model, out, prune, corpus, split = "dev", kinds;
-  std::vector<std::string> tasks;
-  bool dense = false, json = false, quiet = false;
-  std::int64_t rows = 200, max_length = 0, threads = 0;
-};
 
 /// The leaves of model.safetensors, read piece by piece.
 class WeightsFile {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // routing_command.hpp -- the command `routing`: which experts a model uses for which direction. A split is decoded, the
 // outputs are read again by the model, which routes every token as decoding did, and its choices are counted.
 // Read next: sparsemoe/report/routing_report.hpp for what is written.
@@ -10,17 +11,17 @@
 
 #include "run_files.hpp"
 #include "scoring.hpp"
+#include "selection.hpp"
 #include "sparsemoe/io/file_set.hpp"
 #include "sparsemoe/io/standard_output.hpp"
 #include "sparsemoe/report/routing_report.hpp"
 
 namespace nmt {
 
-struct RoutingOptions {
-  std::string model, corpus, out, split = "dev", kinds, directions = "both";
-  std::vector<std::string> languages;
+struct RoutingOptions : Selection {
+  RoutingOptions() { rows = 100; }
+  std::string model, corpus, out;
   bool reference = false;
-  std::int64_t rows = 100, max_length = 0, threads = 0;
 };
 
 namespace detail {
@@ -48,10 +49,7 @@ inline void count_use(const std::vector<NamedStatistics>& statistics, const std:
 /// Throws Error if the model has no sparse layer or the split has no pair of the kinds.
 inline int routing(RoutingOptions o) {
   auto loaded = load_model(o.model, o.threads);
-  TrainSettings trained;
-  if (const auto saved = fs::path(o.model) / "settings.json"; fs::exists(saved)) moe::load_config(saved, trained);
-  if (o.kinds.empty()) o.kinds = trained.kinds;
-  if (o.max_length == 0) o.max_length = scoring_length(trained.max_length);
+  complete(o, o.model);
   const std::vector<std::string> languages = chosen_languages(loaded.file, o.languages);
   const Corpus corpus = load_corpus(o.corpus, languages);
   const auto& split = corpus.split(o.split);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // study_command.hpp -- the command `study`: the rows of Kudugunta et al. 2021, Table 1, trained from one config file
 // with equal seeds, data and steps, then scored, extracted and timed. A folder a run; what is finished is not done
 // again. Read next: train.hpp, extract_command.hpp.
@@ -11,12 +12,14 @@
 #include <string>
 #include <vector>
 
-#include "commands.hpp"
-#include "extract_command.hpp"
+#include "evaluate.hpp"
+#include "extract.hpp"
+#include "run_files.hpp"
+#include "scoring.hpp"
 #include "sparsemoe/io/file_set.hpp"
 #include "sparsemoe/io/standard_output.hpp"
 #include "sparsemoe/report/html.hpp"
-#include "train.hpp"
+#include "training_run.hpp"
 
 namespace nmt {
 
@@ -172,7 +175,7 @@ class Study {
     if (!moe::named_router(row.encoder).can_drop && !moe::named_router(row.decoder).can_drop)
       t.model.stack.moe.capacity_factor = t.model.stack.moe.eval_capacity_factor = 0;
     const bool resume = fs::exists(at / "settings.json");
-    return TrainingRun(t, resume).run();
+    return run_training(t, resume);
   }
 
   /// The direction whose task is extracted and whose sentences are timed: from English into the first language.
@@ -188,7 +191,7 @@ class Study {
       x.model = folder(row, 1).string(), x.out = (out_ / row.folder() / (dense ? "dense" : "extracted")).string();
       x.tasks = {file.model.task == "pair" ? source + "-" + target : target};
       x.dense = dense, x.quiet = true, x.threads = s_.train.threads;
-      if (!fs::exists(fs::path(x.out) / "extraction.json")) Extraction(x).run();
+      if (!fs::exists(fs::path(x.out) / "extraction.json")) nmt::extract(x);
     }
   }
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // translate.hpp -- the translate command: standard input of any length to standard output, line by line and in order.
 // A window of lines is sorted by length into batches, and every line is written as soon as it and all before it are
 // ready. Read next: sparsemoe/infer/search.hpp for the search itself.
@@ -11,34 +12,12 @@
 #include <vector>
 
 #include "../generation/generate.hpp"
+#include "expert_options.hpp"
 #include "run_files.hpp"
 #include "sparsemoe/io/standard_output.hpp"
 #include "user_text.hpp"
 
 namespace nmt {
-
-/// Where a served model keeps its expert matrices.
-struct ExpertOptions {
-  bool int8 = false, mapped = false;
-};
-/// load_model with them; what that saves is said on standard error. Throws Error for a model without experts.
-inline LoadedModel load_model(const fs::path& path, std::int64_t threads, const ExpertOptions& experts) {
-  const char* option = experts.int8 ? "--int8-experts" : "--mapped-experts";
-  moe::require(!(experts.int8 && experts.mapped), "--int8-experts and --mapped-experts: give one of them");
-  const auto form = experts.int8     ? moe::WeightForm::int8
-                    : experts.mapped ? moe::WeightForm::file
-                                     : moe::WeightForm::plain;
-  LoadedModel loaded = load_model(path, threads, form);
-  if (form == moe::WeightForm::plain) return loaded;
-  const moe::ExpertBytes bytes = loaded.translator->expert_bytes();
-  moe::require(bytes.weights > 0, option, ": the model has no experts");
-  const auto size = [](moe::index_t n) { return moe::short_number(static_cast<double>(n)) + "B"; };
-  std::fprintf(stderr, "%s: %s expert weights take %s of memory instead of %s as %s%s\n", option,
-               moe::short_number(static_cast<double>(bytes.weights)).c_str(), size(bytes.held).c_str(),
-               size(bytes.plain).c_str(), loaded.file.model.precision.c_str(),
-               experts.mapped ? "; they are read from the checkpoint" : "");
-  return loaded;
-}
 
 struct TranslateOptions {
   std::string model, from = "en", to;

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
 // user_text.hpp -- what users send to be translated, a line or a row of JSON each, made into what the model has learnt
 // to read: the same cleaning as training text had, no control token in it, not longer than allowed. Read next:
-// translate.hpp and commands.hpp, which read it; examples/generation/answers.hpp for requests and answers.
+// translate.hpp and commands/samples.cpp, which read it; examples/generation/answers.hpp for requests and answers.
 #pragma once
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // fuzz/corpus_text.cpp -- libFuzzer target: bytes as a table of parallel text, packed or not. An Error that begins with
 // the file, or rows that are clean: valid UTF-8, without tabs and line breaks, the same when cleaned again.
 #include <cstdlib>

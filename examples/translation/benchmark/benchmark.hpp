@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // benchmark/benchmark.hpp -- the command `benchmark`: decoding speed of token-routed, task-routed, extracted and dense
 // models over batch sizes and numbers of experts, in turn in one run, beside what bytes and operations allow (the
 // counterpart of Kudugunta et al. 2021, Figures 2 and 4). Read next: limits.hpp.
@@ -13,8 +14,8 @@
 #include <utility>
 #include <vector>
 
-#include "../extract_command.hpp"
-#include "../translate.hpp"
+#include "../extract.hpp"
+#include "../run_files.hpp"
 #include "limits.hpp"
 #include "sparsemoe/io/file_set.hpp"
 #include "sparsemoe/io/standard_output.hpp"
@@ -165,7 +166,7 @@ class Benchmark {
       x.tasks = {task_name(file)};
       x.dense = fold, x.quiet = true, x.threads = s_.threads;
       fs::remove_all(x.out);
-      Extraction(x).run();
+      extract(x);
       entries.push_back({fold ? "folded" : "extracted", experts, x.out});
     }
     const ModelFile folded = read_model_file(root / "folded");

@@ -1,80 +1,24 @@
-// commands.hpp -- the commands that use a trained model: samples and evaluate here, translate in translate.hpp. Each is
-// one function of its options. Read next: main.cpp, which registers them.
-#pragma once
+// SPDX-License-Identifier: Apache-2.0
+// commands/evaluate.cpp -- the command `evaluate`. Read next: examples/translation/scoring.hpp.
+#include "../evaluate.hpp"
 
 #include <cstdio>
+#include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
-#include "run_files.hpp"
-#include "scoring.hpp"
+#include "../run_files.hpp"
+#include "../scoring.hpp"
 #include "sparsemoe/io/standard_output.hpp"
-#include "sparsemoe/report/training_report.hpp"
-#include "translate.hpp"
+#include "sparsemoe/text/bleu.hpp"
+#include "sparsemoe/text/chrf.hpp"
 
 namespace nmt {
 
-struct SampleOptions {
-  std::string model, from = "en", out;
-  std::vector<std::string> to;
-  std::int64_t threads = 0, max_length = 128;
-};
-
-/// A few lines of standard input into several languages: printed side by side, and written as the report's
-/// samples.json.
-inline int samples(SampleOptions o) {
-  auto loaded = load_model(o.model, o.threads);
-  o.from = require_language(loaded.file, o.from, "--from");
-  for (auto& to : o.to) to = require_language(loaded.file, to, "--to");
-  std::vector<UserLine> lines;
-  UserText input(*loaded.tokenizer, {});
-  for (UserLine line; input.next(line);) lines.push_back(std::move(line));
-  std::vector<std::vector<std::string>> out;
-  for (const auto& to : o.to) {
-    const std::int32_t task = loaded.file.task_of(o.from, to), tag = loaded.tokenizer->tag(to);
-    std::vector<Ids> encoded;
-    for (const auto& line : lines)
-      if (!line.ids.empty()) encoded.push_back(source_ids(tag, line.ids));
-    std::vector<const Ids*> sources;
-    for (const auto& ids : encoded) sources.push_back(&ids);
-    const auto found = translate_all(*loaded.translator, *loaded.tokenizer, sources,
-                                     std::vector<std::int32_t>(sources.size(), task), o.max_length);
-    auto next = found.begin();
-    auto& texts = out.emplace_back();
-    for (const auto& line : lines) texts.push_back(line.ids.empty() ? std::string() : *next++);
-  }
-  moe::Json all = moe::Json::array();
-  for (std::size_t i = 0; i < lines.size(); ++i) {
-    moe::Json translations = moe::Json::array();
-    std::printf("%-6s %s\n", o.from.c_str(), generation::row_text(lines[i].text, false).c_str());
-    for (std::size_t t = 0; t < o.to.size(); ++t) {
-      std::printf("%-6s %s\n", o.to[t].c_str(), generation::row_text(out[t][i], false).c_str());
-      translations.push_back({{"language", o.to[t]}, {"text", out[t][i]}});
-    }
-    std::printf("\n");
-    all.push_back({{"source", lines[i].text}, {"source_language", o.from}, {"translations", translations}});
-  }
-  moe::require_output_written();
-  if (!o.out.empty()) moe::atomic_write(o.out, all.dump(2) + "\n");
-  return 0;
-}
-
-struct EvaluateOptions {
-  std::string model, corpus, split = "dev", kinds, tokenizer, scores, samples, directions = "both";
-  std::vector<std::string> languages;
-  bool json = false;
-  ExpertOptions experts;
-  std::int64_t rows = 0, max_length = 0, threads = 0, high = 15000, beam = 1;
-};
-
-/// BLEU and chrF per direction beside copying the source, the averages, and the signatures. kinds default to what the
-/// run was trained on, max_length to scoring_length of it.
-inline int evaluate(EvaluateOptions o) {
+int evaluate(EvaluateOptions o) {
   auto loaded = load_model(o.model, o.threads, o.experts);
-  TrainSettings trained;
-  if (const auto saved = fs::path(o.model) / "settings.json"; fs::exists(saved)) moe::load_config(saved, trained);
-  if (o.kinds.empty()) o.kinds = trained.kinds;
-  if (o.max_length == 0) o.max_length = scoring_length(trained.max_length);
+  complete(o, o.model);
   const std::vector<std::string> languages = chosen_languages(loaded.file, o.languages);
   const Corpus corpus = load_corpus(o.corpus, languages);
   const auto& split = corpus.split(o.split);
@@ -133,6 +77,34 @@ inline int evaluate(EvaluateOptions o) {
   moe::require_output_written();
   if (!o.scores.empty()) moe::atomic_write(o.scores, all.dump(2) + "\n");
   return 0;
+}
+
+Command evaluate_command(const Words& /*words*/) {
+  const auto o = std::make_shared<EvaluateOptions>();
+  const auto add = [o](CLI::App& command) {
+    std::vector<Option> options = {
+        {.name = "--model", .to = &o->model, .help = "Run or checkpoint", .given = Given::always},
+        {.name = "--corpus", .to = &o->corpus, .help = "Corpus directory", .given = Given::always},
+        split_option(*o)};
+    options = options + direction_options(*o) +
+              text_options(*o, {.max_length =
+                                    "Most tokens of a side; default: twice what the run was trained on, at least 100"});
+    add_option_list(command, options);
+    add_option_list(
+        command,
+        {{.name = "--beam", .to = &o->beam, .help = "Beams; 1: greedy", .value = Default::said, .range = {{1, 64}}},
+         {.name = "--high",
+          .to = &o->high,
+          .help = "Training pairs above which a language counts as high-resource",
+          .value = Default::said,
+          .range = {{0, 1000000000}}},
+         {.name = "--scores", .to = &o->scores, .help = "Also write the scores to this JSON file"},
+         threads_option(o->threads)});
+    add_option_list(command, expert_options(o->experts));
+    add_option_list(command, {{.name = "--json", .to = &o->json, .help = "Print JSON"}});
+  };
+  return {"evaluate", "BLEU and chrF of a model on a split, beside copying the source", add,
+          [o] { return evaluate(*o); }};
 }
 
 }  // namespace nmt
