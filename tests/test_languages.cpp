@@ -56,6 +56,11 @@ TEST_CASE("equal names, and names that are not") {
   CHECK(same_language("fra", "fr_FR"));
   CHECK(same_language("fre", "fra_Latn"));
   CHECK_FALSE(same_language("pt", "pt_BR"));
+  for (const char* locale : {"da_DK", "da-DK", "da_DK.UTF-8", "da_Latn_DK", "dan_Latn"})
+    CHECK(same_language("da", locale));
+  CHECK(same_language("en", "en_US"));
+  CHECK_FALSE(same_language("en", "en_GB"));
+  CHECK(same_language("ja", "ja_JP"));
   CHECK_FALSE(same_language("sr", "sr@latin"));
   CHECK_FALSE(same_language("eng_Latn", "eng_Latn2"));
   CHECK_FALSE(same_language("l00", "l01"));

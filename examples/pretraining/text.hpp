@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "span_corruption.hpp"
+#include "sparsemoe/text/language.hpp"
 #include "tools/corpus/read_corpus.hpp"
 #include "tools/corpus/tokenizer.hpp"
 
@@ -14,13 +15,25 @@ namespace pretraining {
 
 using Example = SpanCorruption::Example;
 
+/// The corpus' own name of a language that was asked for by any of its codes. Throws Error that lists what there is.
+inline std::string language_of(const nmt::SplitRows& split, const std::string& asked) {
+  std::vector<std::string> names;
+  std::string all;
+  for (const auto& [name, lines] : split.text) {
+    names.push_back(name);
+    all += (all.empty() ? "" : ", ") + name;
+  }
+  std::string found = sparsemoe::find_language(asked, names);
+  sparsemoe::require(!found.empty(), "the corpus has no text in '", asked, "'; it has ", all);
+  return found;
+}
+
 /// The lines of one language in one split, each with an end id, run together and cut into windows of `length`.
 inline std::vector<Ids> windows_of(const nmt::SplitRows& split, const std::string& language,
                                    const nmt::Tokenizer& tokenizer, std::size_t length) {
   std::vector<Ids> windows;
   Ids window;
-  const auto found = split.text.find(language);
-  sparsemoe::require(found != split.text.end(), "the corpus has no text in '", language, "'");
+  const auto found = split.text.find(language_of(split, language));
   const auto add = [&](std::int32_t id) {
     window.push_back(id);
     if (window.size() < length) return;
@@ -40,7 +53,7 @@ inline std::vector<Ids> windows_of(const nmt::SplitRows& split, const std::strin
 inline std::vector<Example> translations_of(const nmt::SplitRows& split, const std::string& from, const std::string& to,
                                             const nmt::Tokenizer& tokenizer, std::size_t length) {
   std::vector<Example> examples;
-  for (const auto& pair : split.pairs(from, to)) {
+  for (const auto& pair : split.pairs(language_of(split, from), language_of(split, to))) {
     Example e;
     for (const int id : tokenizer.encode(*pair.source)) e.input.push_back(id);
     for (const int id : tokenizer.encode(*pair.target)) e.target.push_back(id);

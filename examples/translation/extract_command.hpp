@@ -21,6 +21,7 @@
 #include "sparsemoe/io/standard_output.hpp"
 #include "sparsemoe/io/weights.hpp"
 #include "sparsemoe/model/extract_weights.hpp"
+#include "sparsemoe/text/language.hpp"
 
 namespace nmt {
 
@@ -92,13 +93,28 @@ inline bool has_sparse_layer(const StackSettings& s) {
   return std::any_of(s.experts.begin(), s.experts.end(), [](auto n) { return n > 0; });
 }
 
+/// The task that a name means: its own, or that of the same language or pair of languages by other codes; or end().
+inline std::vector<std::string>::const_iterator find_task(const ModelFile& file, const std::string& name) {
+  const auto& tasks = file.tasks;
+  if (const auto it = std::find(tasks.begin(), tasks.end(), name); it != tasks.end()) return it;
+  if (file.model.task != "pair") return std::find(tasks.begin(), tasks.end(), moe::find_language(name, tasks));
+  return std::find_if(tasks.begin(), tasks.end(), [&](const std::string& task) {
+    for (std::size_t at = name.find('-'); at != std::string::npos; at = name.find('-', at + 1))
+      for (std::size_t of = task.find('-'); of != std::string::npos; of = task.find('-', of + 1))
+        if (moe::same_language(name.substr(0, at), task.substr(0, of)) &&
+            moe::same_language(name.substr(at + 1), task.substr(of + 1)))
+          return true;
+    return false;
+  });
+}
+
 /// Numbers of the named tasks. Throws Error for a name that the model does not know, or that comes twice.
 inline std::vector<moe::index_t> task_numbers(const ModelFile& file, const std::vector<std::string>& names) {
   std::vector<moe::index_t> numbers;
   std::string all;
   for (const auto& t : file.tasks) all += (all.empty() ? "" : ", ") + t;
   for (const auto& name : names) {
-    const auto it = std::find(file.tasks.begin(), file.tasks.end(), name);
+    const auto it = find_task(file, name);
     moe::require(it != file.tasks.end(), "--task: the model has no task '", name, "'; it knows ", all);
     const auto number = static_cast<moe::index_t>(it - file.tasks.begin());
     moe::require(std::find(numbers.begin(), numbers.end(), number) == numbers.end(), "--task: '", name,

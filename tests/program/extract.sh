@@ -50,7 +50,9 @@ rm -rf run
 
 # --- the directory is a checkpoint
 ok "train" train --out run --steps 10 --validate-every 10 --precision fp32
+ok "a task by another code of its language" "$program" extract --model run --task dan_Latn --out by_code --dense
 ok "extract" "$program" extract --model run --task da --out below/sub --dense
+same "the same sub-network" by_code/model.safetensors below/sub/model.safetensors
 for row in embedding encoder decoder total '  its experts'; do
   check "table: a row $row" grep -qE "^$row +[0-9]+ +[0-9]+ +[0-9.]+ % +[0-9]+ +[0-9]+ +[0-9.]+ %\$" out
 done

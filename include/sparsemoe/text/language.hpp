@@ -96,6 +96,20 @@ inline std::string usual_script(const std::string& language) {
   return std::string(kLanguageScripts.substr(first, 4));
 }
 
+/// Where most who write a language live, if that is not its code in capitals (CLDR's likely subtags): a locale that
+/// names it means the language and nothing more.
+inline constexpr std::string_view kHomeRegions =
+    " af-ZA am-ET ar-EG as-IN be-BY bn-BD bo-CN br-FR bs-BA ca-ES cs-CZ cy-GB da-DK dz-BT el-GR en-US et-EE eu-ES "
+    "fa-IR "
+    "ga-IE gd-GB gl-ES gu-IN he-IL hi-IN hy-AM ja-JP ka-GE kk-KZ km-KH kn-IN ko-KR ku-TR ky-KG lb-LU lo-LA mi-NZ ml-IN "
+    "mr-IN ms-MY my-MM nb-NO ne-NP nn-NO no-NO oc-FR or-IN pa-IN ps-AF sa-IN sd-PK se-NO si-LK sl-SI sq-AL sr-RS sv-SE "
+    "sw-TZ ta-IN te-IN tg-TJ ti-ET tk-TM tl-PH tt-RU ug-CN uk-UA ur-PK vi-VN xh-ZA yi-UA yo-NG zu-ZA ";
+
+inline bool is_home_region(const std::string& language, const std::string& region) {
+  return region == cased(language, 'A', 'A') ||
+         kHomeRegions.find(" " + language + "-" + region + " ") != std::string_view::npos;
+}
+
 }  // namespace detail
 
 /// Takes a name apart: "zho_Hant", "zh-TW", "sr@latin", "pt_BR.UTF-8" and the like, in any case.
@@ -133,7 +147,7 @@ inline LanguageName language_name(std::string_view name) {
   }
   if (out.language == "ko" && out.script == "Kore") out.script = "Hang";
   if (out.script == detail::usual_script(out.language)) out.script.clear();
-  if (out.region == "XX" || out.region == cased(out.language, 'A', 'A')) out.region.clear();  // mBART's en_XX; de_DE
+  if (out.region == "XX" || detail::is_home_region(out.language, out.region)) out.region.clear();  // mBART's en_XX
   return out;
 }
 
@@ -146,7 +160,7 @@ inline bool is_language_code(std::string_view code) {
 /// The two-letter code of a name's language where there is one: "zh" of zho_Hans.
 inline std::string base_language(std::string_view name) { return language_name(name).language; }
 
-/// True for de and deu_Latn, zh_TW and zho_Hant; not for pt and pt_BR.
+/// True for de and deu_Latn, da and da_DK, zh_TW and zho_Hant; not for pt and pt_BR.
 inline bool same_language(std::string_view a, std::string_view b) { return language_name(a) == language_name(b); }
 
 /// The one of `known` that `asked` names: by the very name, by an equal one, else by the only one that fits (zh fits
