@@ -254,9 +254,9 @@ TEST_CASE("tokenizer.json: what is not offered is named with its place, and what
     return json;
   };
   moe::write_json(d.path / "tokenizer.json", {{"model", unigram}});
-  CHECK(open(d.path).encode("aab", 0) == Ids{2, 2, 0, 1});
+  CHECK(open(d.path).encode("aab", 0) == Ids{2, 2, 0});
   moe::write_json(d.path / "tokenizer.json", {{"model", bpe}});
-  CHECK(open(d.path).encode("aaab", 0) == Ids{3, 2, 1});
+  CHECK(open(d.path).encode("aaab", 0) == Ids{3, 2});
   refused({{"model", {{"type", "WordPiece"}, {"vocab", moe::Json::object()}}}},
           "tokenizer.json: \"model\" is of type \"WordPiece\", which is not offered; Unigram and BPE are");
   refused({{"model", unigram}, {"normalizer", {{"type", "Sequence"}, {"normalizers", {{{"type", "Nmt"}}}}}}},
@@ -293,6 +293,75 @@ TEST_CASE("tokenizer.json: what is not offered is named with its place, and what
   moe::atomic_write(d.path / "spiece.model", "x");
   CHECK_THROWS_WITH_AS(open(d.path), doctest::Contains("has no tokenizer.json, which its tokenizer_class needs"),
                        moe::FileError);
+}
+
+TEST_CASE("tokenizer.json says what its tokens are, and what stands around a text") {
+  ScratchDirectory d;
+  const moe::Json unigram = {
+      {"type", "Unigram"}, {"unk_id", 0}, {"vocab", {{"<unk>", 0.0}, {"</s>", 0.0}, {"a", -1.0}, {" ", -1.0}}}};
+  const moe::Json tokens = {{{"content", "[X]"}, {"id", 4}, {"lstrip", true}, {"normalized", false}},
+                            {{"content", "b"}, {"id", 5}, {"single_word", true}, {"normalized", true}}};
+  const moe::Json end = {{"type", "TemplateProcessing"},
+                         {"single", {{{"Sequence", {{"id", "A"}}}}, {{"SpecialToken", {{"id", "</s>"}}}}}},
+                         {"pair", moe::Json::array()},
+                         {"special_tokens", {{"</s>", {{"id", "</s>"}, {"ids", {1}}, {"tokens", {"</s>"}}}}}}};
+  moe::Json file = {{"model", unigram}, {"added_tokens", tokens}, {"post_processor", end}};
+  moe::write_json(d.path / "config.json", {{"model_type", "umt5"}});
+  moe::write_json(d.path / "tokenizer.json", file);
+  moe::write_json(d.path / "added_tokens.json", {{"[X]", 4}, {"b", 5}});  // names no properties
+  CHECK(open(d.path).encode("a [X]a", 0) == Ids{2, 4, 2, 1});
+  CHECK(open(d.path).encode("aba b", 0) == Ids{2, 0, 2, 3, 5, 1});
+  moe::write_json(d.path / "tokenizer_config.json",
+                  {{"added_tokens_decoder", {{"4", {{"content", "[X]"}, {"lstrip", false}}}}}});
+  CHECK(open(d.path).encode("a [X]a", 0) == Ids{2, 3, 4, 2, 1});
+
+  moe::write_json(d.path / "tokenizer_config.json", {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                                                     {"add_bos_token", true},
+                                                     {"add_eos_token", true},
+                                                     {"eos_token", "</s>"}});
+  CHECK(open(d.path).encode("a", 0) == Ids{2, 1});
+  file["post_processor"] = nullptr;
+  moe::write_json(d.path / "tokenizer.json", file);
+  CHECK(open(d.path).encode("a", 0) == Ids{2});
+  fs::remove(d.path / "tokenizer_config.json");
+  CHECK(open(d.path).encode("a", 0) == Ids{2});
+}
+
+TEST_CASE("a token that is a single word and takes the space around it looks before it takes") {
+  ScratchDirectory d;
+  make_directory(d.path, "t5", "spiece.model", t5_ids);
+  const moe::Json word = {{"content", "eth"}, {"lstrip", true}, {"rstrip", true}, {"single_word", true}};
+  moe::write_json(d.path / "tokenizer_config.json", {{"added_tokens_decoder", {{"77", word}}}, {"extra_ids", 0}});
+  const Tokenizer t = open(d.path);
+  Ids the = t.encode("the", 0);
+  the.pop_back();
+  Ids before = {77}, behind = the;
+  before.insert(before.end(), the.begin(), the.end());
+  before.push_back(1);
+  behind.insert(behind.end(), {77, 1});
+  CHECK(t.encode("eth the", 0) == before);
+  CHECK(t.encode("the eth", 0) == behind);
+  for (const char* text : {"theeth", "eththe"}) {
+    const Ids ids = t.encode(text, 0);
+    CHECK(std::count(ids.begin(), ids.end(), 77) == 0);
+  }
+}
+
+TEST_CASE("NLLB: what is no piece becomes unk_token") {
+  ScratchDirectory d;
+  make_directory(d.path, "nllb-moe", "sentencepiece.bpe.model", "");
+  const auto unknown_is = [&](const char* unknown, std::int32_t id) {
+    moe::Json decoder;
+    for (const char* content : {"<s>", "<pad>", "</s>", "<unk>"})
+      decoder[std::to_string(decoder.size())] = {{"content", content}, {"special", true}};
+    moe::write_json(d.path / "tokenizer_config.json",
+                    {{"added_tokens_decoder", decoder}, {"unk_token", unknown}, {"additional_special_tokens", {"aa"}}});
+    const Tokenizer t = open(d.path);
+    const Ids ids = t.encode("the Q", t.language("aa", "--from"));
+    CHECK(ids[ids.size() - 2] == id);
+  };
+  unknown_is("<unk>", 3);
+  unknown_is("<pad>", 1);
 }
 
 TEST_CASE("what the small files must not say") {

@@ -72,7 +72,9 @@ class Tokenizer {
       const Frame* frame = pipeline->frame();
       engine_ = std::move(pipeline);
       if (frame != nullptr) frame_ = *frame;
-      if (frame == nullptr || s.kind == TokenizerClass::nllb || s.add_bos || s.add_eos) make_frame(s, frame);
+      // Without a post_processor there is nothing around a text, except where the class itself makes it.
+      const bool asked = s.add_bos || s.add_eos || frame == nullptr;
+      if (s.kind == TokenizerClass::nllb || (s.kind == TokenizerClass::llama && asked)) make_frame(s);
     } else {
       fs::path file;
       for (const char* name : {"spiece.model", "tokenizer.model", "sentencepiece.bpe.model"})
@@ -86,32 +88,24 @@ class Tokenizer {
       if (s.kind == TokenizerClass::byt5) file.clear();
       engine_ = std::make_unique<SentencePieceTokenizer>(s, file);
       one_end_ = s.kind == TokenizerClass::t5 || s.kind == TokenizerClass::byt5;
-      make_frame(s, nullptr);
+      make_frame(s);
     }
     find_languages(s);
     check_added(s);
   }
 
-  /// What the class puts around a text; `file` is what tokenizer.json says.
-  void make_frame(const Settings& s, const Frame* file) {
+  /// What the class puts around a text.
+  void make_frame(const Settings& s) {
     const auto id = [&](const char* name) {
       const auto token = s.named.find(name);
       if (token == s.named.end())
         moe::fail_file(s.config_path, "has no \"", name, "\", which stands around every text");
       return engine_->id_of(token->second.content);
     };
-    switch (s.kind) {
-      case TokenizerClass::llama:
-      case TokenizerClass::json_alone: {
-        const bool bos = file != nullptr ? !file->before.empty() : s.kind == TokenizerClass::llama;
-        frame_ = {};
-        if (s.add_bos.value_or(bos)) frame_.before = {id("bos_token")};
-        if (s.add_eos.value_or(false)) frame_.behind = {id("eos_token")};
-        break;
-      }
-      default:
-        if (file == nullptr || s.kind == TokenizerClass::nllb) frame_ = {{}, {id("eos_token")}};
-    }
+    const bool llama = s.kind == TokenizerClass::llama;
+    frame_ = {};
+    if (llama && s.add_bos.value_or(true)) frame_.before = {id("bos_token")};
+    if (!llama || s.add_eos.value_or(false)) frame_.behind = {id("eos_token")};
   }
 
   /// NLLB's languages are all added tokens without another name; M2M-100's are __en__ and so on.

@@ -154,9 +154,12 @@ class Pipeline : public TextEngine {
       add(token, path);
     }
   }
-  /// What the small files have beside: other properties, tokens with ids, special tokens without.
+  /// What the small files have beside: other properties, tokens with ids, special tokens without. added_tokens.json has
+  /// no properties, so there those of tokenizer.json come last, as in transformers.
   void add_settings(const Settings& s) {
-    for (AddedToken token : s.added) {
+    std::vector<AddedToken> said = s.added;
+    if (!s.has_decoder) said.insert(said.end(), added_.all().begin(), added_.all().end());
+    for (AddedToken token : said) {
       token.special = token.special || s.special(token.content);
       add(token, s.config_path);
     }

@@ -46,7 +46,7 @@ class PieceIds {
     }
     const int id = processor_->PieceToId(piece);
     // fairseq: <s> 0, <pad> 1, </s> 2, <unk> 3, then SentencePiece's 3, 4, ... one later.
-    return kind_ != TokenizerClass::nllb ? id : id == 0 ? 3 : id + 1;
+    return kind_ != TokenizerClass::nllb ? id : id == 0 ? unknown_ : id + 1;
   }
   std::string piece_of(std::int32_t id) const {
     if (id < 0 || id >= size()) return {};
@@ -62,6 +62,8 @@ class PieceIds {
     if (kind_ == TokenizerClass::m2m100) return ids_.count(piece) != 0;
     return processor_->IdToPiece(processor_->PieceToId(piece)) == piece;
   }
+  /// What NLLB gives for no piece is the id of its unk_token, which is known once the added tokens are.
+  void set_unknown(std::int32_t id) { unknown_ = id; }
 
  private:
   void read_vocabulary(const Settings& s) {
@@ -88,7 +90,7 @@ class PieceIds {
   const sentencepiece::SentencePieceProcessor* processor_;
   std::unordered_map<std::string, std::int32_t> ids_;
   std::vector<std::string> pieces_;
-  std::int32_t unknown_ = 0;
+  std::int32_t unknown_ = 3;
 };
 
 class SentencePieceTokenizer : public TextEngine {
@@ -210,11 +212,14 @@ class SentencePieceTokenizer : public TextEngine {
       const AddedToken* token = added_.find(parts[i]);
       if (token == nullptr) continue;
       std::string none, *left = i > 0 ? &parts[i - 1] : &none, *right = i + 1 < parts.size() ? &parts[i + 1] : &none;
+      // Whether a word goes on is seen before white space goes, as transformers does.
+      const bool word_before = token->single_word && !left->empty() && left->back() != ' ';
+      const bool word_behind = token->single_word && !right->empty() && right->front() != ' ';
       if (token->rstrip) right->erase(0, run_at_start(*right, moe::is_unicode_space));
       if (token->lstrip) left->resize(left->size() - run_at_end(*left, moe::is_unicode_space));
-      if (token->single_word && !left->empty() && left->back() != ' ')
+      if (word_before)
         *left += std::exchange(parts[i], "");
-      else if (token->single_word && !right->empty() && right->front() != ' ')
+      else if (word_behind)
         *right = std::exchange(parts[i], "") + *right;
     }
     return parts;
@@ -326,6 +331,9 @@ inline void SentencePieceTokenizer::collect_added() {
     if (const auto at = settings_.named.find(name); at != settings_.named.end()) give(at->second);
   if (settings_.others)
     for (const AddedToken& token : *settings_.others) give(token);
+  const auto unknown = settings_.named.find("unk_token");
+  if (settings_.kind == TokenizerClass::nllb && unknown != settings_.named.end())
+    pieces_.set_unknown(added_.find(unknown->second.content)->id);
 }
 
 }  // namespace generation

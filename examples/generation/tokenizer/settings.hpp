@@ -51,6 +51,7 @@ struct Settings {
   std::optional<bool> add_bos, add_eos, add_prefix_space;
   std::string language_codes = "m2m100";
   bool legacy = true, legacy_behaviour = false, clean_up = false;
+  bool has_decoder = false;  // "added_tokens_decoder", which comes before what tokenizer.json says of its tokens
 
   /// Whether a text is among the special tokens.
   bool special(const std::string& content) const {
@@ -238,7 +239,8 @@ inline Settings read_settings(const moe::hf::Config& model) {
   steps::check_keys(map,
                     "bos_token eos_token unk_token sep_token pad_token cls_token mask_token "
                     "additional_special_tokens extra_special_tokens");
-  if (own.has("added_tokens_decoder")) {
+  s.has_decoder = own.has("added_tokens_decoder");
+  if (s.has_decoder) {
     steps::read_added_tokens_decoder(own, s);
   } else {
     steps::read_special_tokens(map, s);
