@@ -75,6 +75,29 @@ TEST_CASE("what transformers obeys is read") {
   CHECK(r.renormalise);
   CHECK_FALSE(g.sampling);
 }
+TEST_CASE("of a sequence that has two biases the last counts, beside a bad word of the same ids") {
+  const ScoreRules r =
+      of(R"({"sequence_bias": [[[3, 4], 9.0], [[5], 1.0], [[3, 4], -2.5]], "bad_words_ids": [[5]]})").rules;
+  REQUIRE(r.biases.size() == 3);
+  CHECK(r.biases[0].ids == std::vector<std::int32_t>{3, 4});
+  CHECK(r.biases[0].bias == -2.5);
+  CHECK(r.biases[1].bias == 1.0);
+  CHECK(std::isinf(r.biases[2].bias));
+}
+TEST_CASE("a file made from config.json gives way to keys of generation that config.json has") {
+  const std::string made = R"({"_from_model_config": true, "num_beams": 2, "eos_token_id": 1})";
+  const auto end_of = [](const Directory& d) { return hf::SpecialTokens::of(hf::Config(d.path)).end; };
+  const Directory says(made, R"({"vocab_size": 64, "num_beams": 3, "max_length": 12, "eos_token_id": 5})");
+  CHECK(says.read().beams == 3);
+  CHECK(says.read().max_length == 12);
+  CHECK(end_of(says) == 5);
+  const Directory usual(made, R"({"vocab_size": 64, "num_beams": 1, "max_length": 20, "eos_token_id": 5})");
+  CHECK(usual.read().beams == 2);
+  CHECK(end_of(usual) == 1);
+  const Directory own(R"({"_from_model_config": false, "num_beams": 2})", R"({"vocab_size": 64, "num_beams": 3})");
+  CHECK(own.read().beams == 2);
+  refuses(R"({"_from_model_config": 3})", "key \"_from_model_config\"");
+}
 TEST_CASE("null is absent, and what asks for nothing is taken") {
   std::string all = "{";
   for (const auto& k : hf::generation_keys())

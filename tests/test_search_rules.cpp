@@ -88,6 +88,29 @@ TEST_CASE("a repetition penalty divides what is above 0 and multiplies what is b
   Table b = table_of(4, {4.0f, -9, 3.0f, -9});
   CHECK(run(b, o)[0][0].tokens == Ids{2, 0, 0, 0, 0, 0});
 }
+TEST_CASE("a length penalty that makes scores no numbers is refused by name") {
+  Table m = table_of(4, {-9, -9, 4.0f, 3.0f});
+  SearchOptions o = greedy_options(12);
+  o.beams = 2;
+  for (const double penalty : {-700.0, -1e308, 700.0}) {
+    o.length_penalty = penalty;
+    CHECK_THROWS_WITH_AS(run(m, o), doctest::Contains("search: length_penalty must lie between "), Error);
+  }
+  for (const double penalty : {-100.0, 100.0}) {
+    o.length_penalty = penalty;
+    CHECK(std::isfinite(run(m, o)[0][0].score));
+  }
+}
+TEST_CASE("an output says which of several ends it found") {
+  SearchOptions o = greedy_options(4);
+  o.other_ends = {3};
+  Table m = table_of(4, {-9, 1.0f, -9, 4.0f});
+  CHECK(run(m, o)[0][0].end == 3);
+  Table n = table_of(4, {-9, 4.0f, -9, 1.0f});
+  CHECK(run(n, o)[0][0].end == 1);
+  Table never = table_of(4, {-9, -9, 4.0f, -9});
+  CHECK(run(never, o)[0][0].end == -1);
+}
 TEST_CASE("a source penalty favours the source") {
   Table m = table_of(6, {-9, -9, 4.0f, 3.0f, -2.0f, -3.0f});
   SearchOptions o = greedy_options(2);

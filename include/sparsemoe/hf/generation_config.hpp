@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // hf/generation_config.hpp -- how a checkpoint wants to generate: every key of generation_config.json that transformers
-// 4.38 to 5.24 know is obeyed, known to change nothing, or refused by name. Where there is no such file, the keys are
-// looked for in config.json, as in transformers. Read next: hf/special_tokens.hpp, infer/search_options.hpp,
+// 4.38 to 5.24 know is obeyed, known to change nothing, or refused by name. Where generation_source() says so, the keys
+// are looked for in config.json. Read next: hf/special_tokens.hpp, infer/search_options.hpp,
 // docs/decoding.md.
 #pragma once
 
 #include <filesystem>
 #include <limits>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -120,7 +121,7 @@ inline const std::vector<GenerationKey>& generation_keys() {
       {"assistant_ensemble_weight", none, assistant},
       {"speculation_type", none, assistant},
       // about the file
-      {"_from_model_config", none, name},
+      {"_from_model_config"},  // generation_source()
       {"_commit_hash", none, name},
       {"_original_object_hash", none, name},
       {"transformers_version", none, name},
@@ -143,19 +144,59 @@ struct GenerationConfig {
   /// Reads the directory of `config`. Throws FileError that names file and key for a value that is refused or makes no
   /// sense; do_sample is left to the caller.
   static GenerationConfig of(const Config& config) {
-    const std::filesystem::path directory = config.path().parent_path();
-    std::error_code ignored;
-    const bool own = std::filesystem::exists(directory / "generation_config.json", ignored);
-    const Config file = own ? Config(directory, "generation_config.json") : config;
-    check_keys(file, own);
-    GenerationConfig g = of(file, config.size("vocab_size"));
-    return g;
+    const std::optional<Config> own = generation_file(config);
+    if (own) check_keys(*own, true);
+    const Config file = generation_source(config);
+    if (file.path() == config.path()) check_keys(file, false);
+    return of(file, config.size("vocab_size"));
   }
 
   /// Throws FileError for a checkpoint that samples.
   void require_search() const {
     if (sampling)
       fail_file(path, "key \"do_sample\" is true: sampling is not offered; --no-sampling searches in place of it");
+  }
+
+  /// Adds what "sequence_bias" and "bad_words_ids" ask for; `ends` are no bad words.
+  static void read_biases(const Config& f, index_t vocabulary, const std::vector<std::int32_t>& ends,
+                          std::vector<SequenceBias>& to) {
+    const auto each = [&](const char* key, const char* expected, const auto& add) {
+      if (!f.has(key)) return;
+      const Json& list = f.json().at(key);
+      if (!list.is_array() || list.empty()) f.refuse(key, expected);
+      for (const Json& item : list) {
+        if (!item.is_array() || item.empty()) f.refuse(key, expected);
+        add(item);
+      }
+    };
+    std::map<std::vector<std::int32_t>, std::size_t> places;
+    const char *bias = "sequence_bias", *pairs = "a list of pairs of a list of ids and a number";
+    each(bias, pairs, [&](const Json& item) {
+      if (item.size() != 2 || !item[0].is_array() || item[0].empty() || !item[1].is_number()) f.refuse(bias, pairs);
+      SequenceBias one{ids_of(f, item[0], bias, vocabulary), item[1].get<double>()};
+      const auto [known, is_new] = places.emplace(one.ids, to.size());
+      if (is_new)
+        to.push_back(std::move(one));
+      else  // of a sequence that stands there twice, the last counts
+        to[known->second].bias = one.bias;
+    });
+    each("bad_words_ids", "a list of lists of ids", [&](const Json& item) {
+      SequenceBias word{ids_of(f, item, "bad_words_ids", vocabulary), -std::numeric_limits<double>::infinity()};
+      const bool an_end = word.ids.size() == 1 && std::find(ends.begin(), ends.end(), word.ids[0]) != ends.end();
+      if (!an_end) to.push_back(std::move(word));  // an end is no bad word in transformers either
+    });
+  }
+  /// "exponential_decay_length_penalty".
+  static void read_decay(const Config& f, ScoreRules& rules) {
+    const char* key = "exponential_decay_length_penalty";
+    if (!f.has(key)) return;
+    const Json& pair = f.json().at(key);
+    const char* expected = "a pair of a number of tokens and a factor above 0";
+    if (!pair.is_array() || pair.size() != 2 || !pair[0].is_number_integer() || !pair[1].is_number() ||
+        !(pair[1].get<double>() > 0))
+      f.refuse(key, expected);
+    rules.decay_start = pair[0].get<index_t>();
+    rules.decay = pair[1].get<double>();
   }
 
  private:
@@ -204,40 +245,6 @@ struct GenerationConfig {
     if (!f.has(key) || f.json().at(key) == Json::array()) return {};
     return token_ids(f, key, vocabulary);
   }
-  static void read_biases(const Config& f, index_t vocabulary, const std::vector<std::int32_t>& ends,
-                          std::vector<SequenceBias>& to) {
-    const auto each = [&](const char* key, const char* expected, const auto& add) {
-      if (!f.has(key)) return;
-      const Json& list = f.json().at(key);
-      if (!list.is_array() || list.empty()) f.refuse(key, expected);
-      for (const Json& item : list) {
-        if (!item.is_array() || item.empty()) f.refuse(key, expected);
-        add(item);
-      }
-    };
-    const char *bias = "sequence_bias", *pairs = "a list of pairs of a list of ids and a number";
-    each(bias, pairs, [&](const Json& item) {
-      if (item.size() != 2 || !item[0].is_array() || item[0].empty() || !item[1].is_number()) f.refuse(bias, pairs);
-      to.push_back({ids_of(f, item[0], bias, vocabulary), item[1].get<double>()});
-    });
-    each("bad_words_ids", "a list of lists of ids", [&](const Json& item) {
-      SequenceBias word{ids_of(f, item, "bad_words_ids", vocabulary), -std::numeric_limits<double>::infinity()};
-      const bool an_end = word.ids.size() == 1 && std::find(ends.begin(), ends.end(), word.ids[0]) != ends.end();
-      if (!an_end) to.push_back(std::move(word));  // an end is no bad word in transformers either
-    });
-  }
-  static void read_decay(const Config& f, ScoreRules& rules) {
-    const char* key = "exponential_decay_length_penalty";
-    if (!f.has(key)) return;
-    const Json& pair = f.json().at(key);
-    const char* expected = "a pair of a number of tokens and a factor above 0";
-    if (!pair.is_array() || pair.size() != 2 || !pair[0].is_number_integer() || !pair[1].is_number() ||
-        !(pair[1].get<double>() > 0))
-      f.refuse(key, expected);
-    rules.decay_start = pair[0].get<index_t>();
-    rules.decay = pair[1].get<double>();
-  }
-
   static GenerationConfig of(const Config& f, index_t vocabulary) {
     GenerationConfig g;
     g.path = f.path();

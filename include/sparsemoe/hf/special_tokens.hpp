@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -39,18 +40,60 @@ inline std::int32_t token_id(const Config& config, const std::string& key, index
   return ids.empty() ? -1 : ids.front();
 }
 
-/// The special tokens of a checkpoint. As in transformers, generation_config.json says them where it is, else
-/// config.json. -1: there is none.
+/// generation_config.json beside config.json, if it is there.
+inline std::optional<Config> generation_file(const Config& config) {
+  const std::filesystem::path directory = config.path().parent_path();
+  std::error_code ignored;
+  if (!std::filesystem::exists(directory / "generation_config.json", ignored)) return std::nullopt;
+  return Config(directory, "generation_config.json");
+}
+/// Who says how a checkpoint generates: generation_config.json, or config.json where there is no such file. It is
+/// config.json too, as in transformers 4.57, where that has a key of generation that is not at its default and the
+/// other file says that it was made from it ("_from_model_config").
+inline Config generation_source(const Config& config) {
+  static const Json usual = {
+      {"max_length", 20},
+      {"min_length", 0},
+      {"do_sample", false},
+      {"early_stopping", false},
+      {"num_beams", 1},
+      {"num_beam_groups", 1},
+      {"diversity_penalty", 0},
+      {"temperature", 1},
+      {"top_k", 50},
+      {"top_p", 1},
+      {"typical_p", 1},
+      {"repetition_penalty", 1},
+      {"length_penalty", 1},
+      {"no_repeat_ngram_size", 0},
+      {"encoder_no_repeat_ngram_size", 0},
+      {"bad_words_ids", nullptr},
+      {"num_return_sequences", 1},
+      {"output_scores", false},
+      {"return_dict_in_generate", false},
+      {"forced_bos_token_id", nullptr},
+      {"forced_eos_token_id", nullptr},
+      {"remove_invalid_values", false},
+      {"exponential_decay_length_penalty", nullptr},
+      {"suppress_tokens", nullptr},
+      {"begin_suppress_tokens", nullptr},
+  };
+  const std::optional<Config> own = generation_file(config);
+  if (!own) return config;
+  if (!own->flag("_from_model_config", false)) return *own;
+  for (const auto& [key, value] : usual.items())
+    if (config.has(key) && config.json().at(key) != value) return config;
+  return *own;
+}
+
+/// The special tokens of a checkpoint, as generation_source() says them. -1: there is none.
 struct SpecialTokens {
   std::int32_t begin = -1, end = -1, padding = -1, first = -1;  // decoder's start, an end, padding, forced first token
   std::vector<std::int32_t> ends = {};                          // every end of text; `end` is the first of them
 
   /// Throws FileError naming file and key for an id that the vocabulary does not have.
   static SpecialTokens of(const Config& config) {
-    const std::filesystem::path directory = config.path().parent_path();
-    std::error_code ignored;
-    const bool own = std::filesystem::exists(directory / "generation_config.json", ignored);
-    const Config generation = own ? Config(directory, "generation_config.json") : config;
+    const Config generation = generation_source(config);
     const index_t vocabulary = config.count("vocab_size", 2, Limits::vocabulary);
     const auto id = [&](const Config& from, const char* key) { return token_id(from, key, vocabulary); };
 

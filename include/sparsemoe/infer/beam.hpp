@@ -138,7 +138,7 @@ class Beams {
       for (const Kept& k : items) {
         if (static_cast<index_t>(out[s].size()) == o_.nbest) break;
         const std::int32_t* tokens = kept_[s].tokens.data() + k.slot * o_.max_length;
-        out[s].push_back({{tokens, tokens + k.length}, k.score, k.ended});
+        out[s].push_back({{tokens, tokens + k.length}, k.score, k.end >= 0, k.end});
       }
     }
     return out;
@@ -154,7 +154,7 @@ class Beams {
   struct Kept {
     double score;
     index_t slot, length;
-    bool ended;
+    std::int32_t end;  // the id that ended it; -1: none did
   };
   struct KeptList {
     std::vector<std::int32_t> tokens;  // (beams + 1, max_length)
@@ -233,7 +233,7 @@ class Beams {
       const bool end = is_end(c.id);
       // What ends beyond the best `beams` would crowd out what goes on and is better.
       if ((end || (last && !older)) && rank < at(k_)) {
-        keep(kept, {history(c.row), length_ - 1, end ? -1 : c.id}, o_.score(c.total, length_), end);
+        keep(kept, {history(c.row), length_ - 1, end ? -1 : c.id}, o_.score(c.total, length_), end ? c.id : -1);
         ended = ended || end;
       }
       if (!end) put(first + filled++, c.row, c.total, c.id);
@@ -243,7 +243,7 @@ class Beams {
       const index_t n = length_ - 1;
       if (n == 0) throw NoAnswer(sentence_[at(g)], "every token is excluded from coming first");
       for (index_t r = g * k_; r < (g + 1) * k_; ++r)
-        if (alive(r)) keep(kept, {history(r), n, -1}, o_.score(total_[at(r)], n), false);
+        if (alive(r)) keep(kept, {history(r), n, -1}, o_.score(total_[at(r)], n), -1);
       return true;
     }
     if ((last && !older) || (k_ == 1 && ended)) return true;
@@ -255,7 +255,7 @@ class Beams {
       return true;
     if (!last) return filled == 0;
     for (index_t r = first; r < first + filled; ++r)
-      keep(kept, {next_history(r), length_, -1}, o_.score(next_total_[at(r)], length_), false);
+      keep(kept, {next_history(r), length_, -1}, o_.score(next_total_[at(r)], length_), -1);
     return true;
   }
   /// What rows of no beam are fed.
@@ -275,7 +275,7 @@ class Beams {
   };
   /// Keeps a text among the best `beams` outputs; the worst, or of equal ones the oldest, makes room. A character whose
   /// bytes are not all there is dropped.
-  void keep(KeptList& list, const Text& text, double score, bool ended) {
+  void keep(KeptList& list, const Text& text, double score, std::int32_t end) {
     if (static_cast<index_t>(list.items.size()) >= k_ && !(score > list.worst())) return;
     const index_t slot = list.free.back();
     list.free.pop_back();
@@ -284,7 +284,7 @@ class Beams {
     index_t n = text.n;
     if (text.next >= 0) tokens[n++] = text.next;
     if (masks_bytes()) n -= Utf8Pending::after(tokens, n, o_.bytes).count;
-    list.items.push_back({score, slot, n, ended});
+    list.items.push_back({score, slot, n, end});
     if (static_cast<index_t>(list.items.size()) <= k_) return;
     const auto worst = std::min_element(list.items.begin(), list.items.end(),
                                         [](const Kept& a, const Kept& b) { return a.score < b.score; });

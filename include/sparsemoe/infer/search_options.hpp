@@ -62,6 +62,9 @@ struct SearchOptions {
     require(no_repeat_ngram >= 0 && min_length >= 0,
             "search: no_repeat_ngram and min_length must not be negative; got ", no_repeat_ngram, " and ", min_length);
     require(std::isfinite(length_penalty), "search: length_penalty must be finite; got ", length_penalty);
+    const double most = 460 / std::log(std::max(length_of(max_length), 2.0));  // exp(460) times a score is a number
+    require(std::abs(length_penalty) <= most, "search: length_penalty must lie between ", -most, " and ", most,
+            ", so that the scores of ", max_length, " tokens are numbers; got ", length_penalty);
     require(begin >= 0 && begin < vocabulary && end >= -1 && end < vocabulary && first < vocabulary,
             "search: begin, end and first must be ids below ", vocabulary, "; got ", begin, ", ", end, " and ", first);
     const std::vector<std::int32_t> all = ends();
@@ -81,8 +84,13 @@ struct SearchOptions {
   /// The score of n generated tokens whose log-probabilities sum to `total`.
   double score(double total, index_t n) const {
     if (length_penalty == 0) return total;
+    return total / std::pow(length_of(n), length_penalty);
+  }
+
+ private:
+  double length_of(index_t n) const {
     const double length = static_cast<double>(n);
-    return total / std::pow(length_norm == LengthNorm::power ? length : (5 + length) / 6, length_penalty);
+    return length_norm == LengthNorm::power ? length : (5 + length) / 6;
   }
 };
 
@@ -91,6 +99,7 @@ struct Hypothesis {
   std::vector<std::int32_t> tokens;
   double score = 0;  // SearchOptions::score
   bool ended = false;
+  std::int32_t end = -1;  // the id that ended it; -1: none did
 };
 /// (sentence, rank), best first; at least one, and fewer than nbest only where there were no more to find.
 using SearchResult = std::vector<std::vector<Hypothesis>>;
