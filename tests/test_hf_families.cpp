@@ -62,6 +62,9 @@ TEST_CASE("training keys do not refuse inference") {
   const hf::Config mixtral = golden("mixtral_a").with({{"attention_dropout", 0.1}, {"router_jitter_noise", 3.0}});
   CHECK(hf::mixtral_config(mixtral).decoder.moe.jitter == 0);
   CHECK_THROWS_WITH_AS(hf::mixtral_config(mixtral, true), Contains("attention_dropout"), FileError);
+  const hf::Config two = golden("switch_a").with({{"num_selected_experts", 2}});  // stored, and read by no release
+  CHECK(refusal_of(two) == "");
+  CHECK_NOTHROW(hf::switch_transformer_config(two));
   CHECK(hf::t5_config(golden("t5_relu_a").with({{"dropout_rate", 1.0}})).encoder.dropout == 0);
   const hf::Config nllb = golden("nllb_a").with({{"expert_capacity", nullptr}});
   CHECK_NOTHROW(hf::nllb_router(nllb));

@@ -274,7 +274,8 @@ TEST_CASE("a norm is that of a plain sum, and finds what is not finite") {
     if (n > 0) x[n - 1] = 3e38f;
     CHECK(gradient_norm<TestBackend>(ctx, x.data(), size).finite());
   }
-  CHECK(clip_factor(10, 0) == 1);
+  CHECK(clip_factor(10, INFINITY) == 1);
+  CHECK(clip_factor(10, 0) == 0);  // as torch
   CHECK(clip_factor(0, 1) == 1);
 }
 

@@ -22,6 +22,7 @@ inline const std::map<std::string, Function>& functions() {
       {"gelu_new", Function::gelu_tanh},
       {"gelu_pytorch_tanh", Function::gelu_tanh},
       {"gelu_python_tanh", Function::gelu_tanh},
+      {"gelu_fast", Function::gelu_tanh},
       {"gelu_accurate", Function::gelu_tanh},
       {"quick_gelu", Function::quick_gelu},
       {"silu", Function::silu},

@@ -150,15 +150,20 @@ void cross_entropy_case(Run<P>& run) {
   const Case& c = run.c;
   const std::string reference = c.reference();
   const auto says = [&](const char* word) { return reference.find(word) != std::string::npos; };
-  const auto shape = c.shape("in/logits");
-  require(shape.size() == 3, "in/logits has ", shape.size(), " dimensions, expected 3");
-  c.check_shape("in/logits", {"B", "T", "V"});
+  auto shape = c.shape("in/logits");
+  require(shape.size() == 2 || shape.size() == 3, "in/logits has ", shape.size(), " dimensions, expected 2 or 3");
+  if (shape.size() == 3) {
+    c.check_shape("in/logits", {"B", "T", "V"});
+  } else {  // one text
+    c.check_shape("in/logits", {c.given("N") ? "N" : c.given("B") ? "B" : "T", "V"});
+    shape.insert(shape.begin(), 1);
+  }
   const index_t rows = shape[0] * shape[1], columns = shape[1], v = shape[2];
   const bool torch = says("torch"), smoother = says("LabelSmoother");
   require(torch || smoother || says("formula"), "cross entropy by \"", reference, "\" is not known");
   const double eps = c.option("label_smoothing", c.option("epsilon", 0.0)), classes = static_cast<double>(v);
   const bool t5x = c.given("z_loss");
-  const std::string reduction = c.option("reduction", smoother ? "mean" : "sum");
+  const std::string reduction = c.option("reduction", torch || smoother ? "mean" : "sum");
   require(reduction == "mean" || reduction == "sum", "option reduction must be mean or sum, not ", reduction);
   const bool mean = reduction == "mean";
 

@@ -94,7 +94,7 @@ void mixtral_generate(Run<P>& run, Model& model, const hf::NameMap& names, const
   const Case& c = run.c;
   hf::load(run.ctx, model.weights, names, hf::Tensors(c.folder()));
   run.ctx.training = false;
-  const auto special = hf::SpecialTokens::of(config);
+  auto special = hf::SpecialTokens::of(config);
   const Text padded(c, "in/input_ids", "in/attention_mask");
   Text prompts = padded;
   std::vector<index_t> length;
@@ -110,7 +110,7 @@ void mixtral_generate(Run<P>& run, Model& model, const hf::NameMap& names, const
     length.push_back(n);
   }
   Arguments arguments(kwargs);
-  const SearchOptions options = generate_options(special, arguments, padded.cols);
+  const SearchOptions options = generate_options(special, arguments, padded.cols, model.config().vocabulary);
   (void)arguments.get("use_cache", true);  // the same logits: nothing depends on how many tokens run at once
   arguments.check();
   Solo solo;
@@ -123,7 +123,7 @@ void mixtral_generate(Run<P>& run, Model& model, const hf::NameMap& names, const
       const auto first = padded.ids.begin() + static_cast<std::ptrdiff_t>(s) * padded.cols;
       std::vector<std::int32_t> row(first, first + padded.cols);
       row.insert(row.end(), h.tokens.begin(), h.tokens.end());
-      if (h.ended) row.push_back(options.end);
+      if (h.ended) row.push_back(h.end);
       row.resize(static_cast<std::size_t>(cols), special.padding);
       sequences.insert(sequences.end(), row.begin(), row.end());
       scores.push_back(h.score);

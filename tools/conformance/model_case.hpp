@@ -6,6 +6,7 @@
 #include "kinds.hpp"
 #include "sparsemoe/comm/solo.hpp"
 #include "sparsemoe/hf/checkpoint.hpp"
+#include "sparsemoe/hf/generation_config.hpp"
 #include "sparsemoe/infer/search.hpp"
 #include "sparsemoe/nn/loss.hpp"
 #include "without_cache.hpp"
@@ -139,7 +140,7 @@ void compare_generation(Run<P>& run, Model& model, const hf::SpecialTokens& spec
     for (const Hypothesis& h : outputs) {
       std::vector<std::int32_t> row{options.begin};
       row.insert(row.end(), h.tokens.begin(), h.tokens.end());
-      if (h.ended) row.push_back(options.end);
+      if (h.ended) row.push_back(h.end);
       row.resize(static_cast<std::size_t>(cols), special.padding);
       sequences.insert(sequences.end(), row.begin(), row.end());
       scores.push_back(h.score);
@@ -192,6 +193,8 @@ class Arguments {
       all.push_back(Case::to<std::int32_t>(id, name));
     return all;
   }
+  /// For readers of generation_config.json, whose keys these are.
+  hf::Config config() const { return {Json::parse(kwargs_.dump()), std::filesystem::path("kwargs")}; }
   void check() const {
     for (const auto& [name, value] : kwargs_.items())
       require(read_.count(name) > 0, "argument ", name, " of generate() is not known");
@@ -201,9 +204,12 @@ class Arguments {
   const json& kwargs_;
   std::set<std::string> read_;
 };
-/// What the arguments of generate() ask for. `prompt` tokens come before those it generates, and count in max_length.
-inline SearchOptions generate_options(const hf::SpecialTokens& special, Arguments& from, index_t prompt) {
+/// What the arguments of generate() ask for, and their special tokens. `prompt` tokens come before those it generates,
+/// and count in max_length.
+inline SearchOptions generate_options(hf::SpecialTokens& special, Arguments& from, index_t prompt, index_t vocabulary) {
   SearchOptions options;
+  special.begin = from.get("decoder_start_token_id", special.begin);
+  special.padding = from.get("pad_token_id", special.padding);
   options.begin = std::max(special.begin, 0), options.end = special.end;
   options.beam_rules = BeamRules::transformers_4_38;  // which made these cases
   require(!from.get("do_sample", false), "argument do_sample: sampling is not offered");
@@ -227,6 +233,10 @@ inline SearchOptions generate_options(const hf::SpecialTokens& special, Argument
   rules.forced_last = from.ids("forced_eos_token_id");
   rules.remove_invalid = from.get("remove_invalid_values", false);
   rules.renormalise = from.get("renormalize_logits", false);
+  hf::GenerationConfig::read_biases(from.config(), vocabulary, options.ends(), rules.biases);
+  hf::GenerationConfig::read_decay(from.config(), rules);
+  for (const char* name : {"bad_words_ids", "sequence_bias", "exponential_decay_length_penalty"})
+    (void)from.given(name);
   if (from.given("early_stopping")) {
     const json& stop = from.object("early_stopping");
     require(stop.is_boolean() || stop == "never", "argument early_stopping must be true, false or \"never\"");
@@ -257,9 +267,9 @@ void run_generate(Run<P>& run, Model& model, const hf::NameMap& names, const hf:
                   const std::string& name, const json& kwargs) {
   hf::load(run.ctx, model.weights, names, hf::Tensors(run.c.folder()));
   run.ctx.training = false;
-  const auto special = hf::SpecialTokens::of(config);
+  auto special = hf::SpecialTokens::of(config);
   Arguments arguments(kwargs);
-  const SearchOptions options = generate_options(special, arguments, 1);
+  const SearchOptions options = generate_options(special, arguments, 1, model.config().vocabulary);
   const bool cached = arguments.get("use_cache", true);
   arguments.check();
   if (cached) return compare_generation(run, model, special, options, name);

@@ -271,7 +271,10 @@ template <class P>
 void schedule_values(Run<P>& run, Schedule s) {
   const Case& c = run.c;
   const index_t first = c.option("last_epoch", index_t(-1)) + 1;
-  s.check();
+  Schedule checked = s;  // a warm-up that never ends is legal in the reference
+  if (s.kind == Schedule::Kind::linear || s.kind == Schedule::Kind::cosine || s.kind == Schedule::Kind::cosine_restarts)
+    checked.total = std::max(s.total, s.warmup + 1);
+  checked.check();
   Values mine;
   for (index_t t = 0; t < c.size("steps"); ++t) mine.push_back(s.at(first + t) / s.peak);
   run.compare("lr", mine);

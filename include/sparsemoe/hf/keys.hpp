@@ -117,7 +117,6 @@ inline std::vector<KeyGroup> family_keys(Family family) {
             "decoder_sparse_step",
             "router_bias",
             "router_dtype",
-            "num_selected_experts",
             "dropout_rate",
             "router_jitter_noise",
             "router_aux_loss_coef",
@@ -125,7 +124,7 @@ inline std::vector<KeyGroup> family_keys(Family family) {
           {"how weights start", {"initializer_factor"}},
           {"stored, and read by no forward pass",
            {"router_ignore_padding_tokens", "add_router_probs", "output_router_logits", "router_type",
-            "batch_prioritized_routing", "feed_forward_proj", "is_gated_act", "n_positions"}},
+            "batch_prioritized_routing", "num_selected_experts", "feed_forward_proj", "is_gated_act", "n_positions"}},
       };
     case Family::m2m:
       return {

@@ -17,7 +17,6 @@ namespace hf {
 inline EncoderDecoderConfig switch_transformer_config(const Config& config, bool for_training = false) {
   EncoderDecoderConfig c = t5_config(config, for_training);
   config.only<std::string>("router_dtype", "float32");
-  config.only("num_selected_experts", 1);
   const auto sparse = [&](StackConfig& s, const std::string& stack) {
     const index_t experts = config.count("num_experts", 1, Limits::experts);
     const index_t layers = config.count("num_sparse_" + stack + "_layers", 0, Limits::layers, 3);

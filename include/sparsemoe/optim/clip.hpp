@@ -112,7 +112,7 @@ double gradient_p_norm(typename B::Context& ctx, const T* gradient, index_t n, d
   return std::isinf(p) ? total : std::pow(total, 1 / p);
 }
 
-/// What to multiply a gradient of that norm by, so that its norm is at most `most`; 0: no limit. The 1e-6 is torch's.
-inline double clip_factor(double norm, double most) { return most > 0 ? std::min(1.0, most / (norm + 1e-6)) : 1.0; }
+/// What to multiply a gradient of that norm by, so that its norm is at most `most`; infinity: no limit. The 1e-6 is torch's.
+inline double clip_factor(double norm, double most) { return std::min(1.0, most / (norm + 1e-6)); }
 
 }  // namespace sparsemoe::inline SPARSEMOE_ABI

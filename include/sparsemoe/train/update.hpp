@@ -53,8 +53,8 @@ class Updater {
       if (P::scaled_loss) state_.loss_scale = std::max(1.0, state_.loss_scale / 2);
     } else {
       ++state_.step;
-      optimiser.update(ctx, weights.master(), weights.gradient(),
-                       unscale * clip_factor(result.gradient_norm, clip_norm), weights.storage(), state_.step,
+      const double factor = clip_norm > 0 ? clip_factor(result.gradient_norm, clip_norm) : 1.0;
+      optimiser.update(ctx, weights.master(), weights.gradient(), unscale * factor, weights.storage(), state_.step,
                        learning_rate);
       weights.restore_wide(ctx);
       if (P::scaled_loss && ++state_.good >= scale_growth) {
