@@ -166,7 +166,8 @@ TEST_CASE("where positions depend on the length of a text, a prompt is read as t
     Example e(config);
     SearchOptions options;
     options.begin = 1, options.end = -1, options.max_length = 1;
-    const std::vector<std::vector<std::int32_t>> prompts = {text(5, 3), text(6, 4), text(1, 5), text(9, 6), text(7, 7)};
+    std::vector<std::vector<std::int32_t>> prompts = {text(5, 3), text(1, 5), text(9, 6), text(7, 7)};
+    for (int seed = 0; seed < 12; ++seed) prompts.push_back(text(6, seed));  // the first length beyond the limit
     const SearchResult found = search(e.ctx, e.model, e.solo, Batch(prompts).tokens(), options);
     for (std::size_t s = 0; s < prompts.size(); ++s) {
       CAPTURE(s);
