@@ -23,6 +23,7 @@ namespace fs = std::filesystem;
 using namespace sparsemoe;
 
 constexpr std::array<DType, 3> written_types = {DType::kF32, DType::kF16, DType::kBF16};
+constexpr const char* chat_templates = "additional_chat_templates";  // a directory of *.jinja
 constexpr const char* types_key = "huggingface_types";  // in the metadata of our file: {"": type, "tensor": type, ...}
 
 struct Options {
@@ -110,6 +111,14 @@ void copy_files(const fs::path& from, const fs::path& to) {
     std::error_code ignored;
     if (!comes_along(name) || fs::is_directory(entry.path(), ignored)) continue;
     atomic_write(to / name, read_file(entry.path()));
+  }
+  std::error_code code;
+  if (!fs::is_directory(from / chat_templates, code)) return;
+  fs::create_directory(to / chat_templates, code);
+  if (code) fail_file(to / chat_templates, "cannot create the directory: ", code.message());
+  for (const auto& entry : list_directory(from / chat_templates)) {
+    const fs::path name = entry.path().filename();
+    if (name.extension() == ".jinja") atomic_write(to / chat_templates / name, read_file(entry.path()));
   }
 }
 

@@ -33,12 +33,13 @@ for type in BF16 F16; do
     echo "{\"$file\": \"$type\"}" >typed/$file
   done
   ln -s spiece.model typed/linked.model
+  mkdir typed/additional_chat_templates && echo tools >typed/additional_chat_templates/tools.jinja
   ok "$type: to our names" "$program" typed ours --layout sparsemoe
   ok "$type: back" "$program" ours back
   ok "$type: rewritten" "$program" typed again
   for to in back again; do
-    for file in typed/*; do
-      [ "$(basename "$file")" = config.json ] || same "$type" "$file" "$to/$(basename "$file")"
+    for file in typed/* typed/*/*; do
+      [ "$(basename "$file")" = config.json ] || [ -d "$file" ] || same "$type" "$file" "$to/${file#typed/}"
     done
     equal "$type: one key of the type" "$(types $to)" "$said"
   done
