@@ -59,7 +59,7 @@ include/sparsemoe/hf/
 router_names='
 include/sparsemoe/model/by_name.hpp
 '
-first_commit=42b83fee33d7dc0d98f76081b7aea8c722d7af97
+first_commit=9f8fde886923738bd9ba27ba1ea382899cfb059a
 # ---------------------------------------------------------------------------------------------------------------
 
 is_checkout() { [ "$(git rev-parse --show-toplevel 2>/dev/null)" = "$root" ]; }
