@@ -219,6 +219,7 @@ class Extraction {
     directory_ = model_directory(o_.model);
     file_ = small_ = read_model_file(directory_);
     numbers_ = task_numbers(file_, o_.tasks);
+    for (std::size_t i = 0; i < numbers_.size(); ++i) o_.tasks[i] = file_.tasks[static_cast<std::size_t>(numbers_[i])];
     const auto exact = [&](const char* stack) {
       const StackSettings s = file_.stack(stack);
       return s.traits().by_task && has_sparse_layer(s);
